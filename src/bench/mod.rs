@@ -1,0 +1,1 @@
+//! Prompt and generation rates, as the field's tools report them.

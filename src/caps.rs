@@ -1,0 +1,60 @@
+//! What an adapter can do, as plain data: the planner reads this and never a device.
+
+/// The kind of device behind an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceKind {
+    /// A GPU with its own memory.
+    Discrete,
+    /// A GPU that shares the processor's memory.
+    Integrated,
+    /// A software driver: no workgroup memory worth using, barriers are slow.
+    Cpu,
+    /// A virtual or unknown device.
+    Other,
+}
+
+/// Abilities and limits of an adapter as the planner needs them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Caps {
+    /// Kind of device.
+    pub kind: DeviceKind,
+    /// `shader-f16`: native half-precision arithmetic and storage.
+    pub f16: bool,
+    /// Smallest and largest subgroup size, where subgroup operations can be used.
+    pub subgroups: Option<(u32, u32)>,
+    /// 8x8 cooperative matrices, f16 inputs and f32 accumulators.
+    pub coop_matrix: bool,
+    /// Largest storage buffer binding, bytes.
+    pub max_binding: u64,
+    /// Largest buffer, bytes.
+    pub max_buffer: u64,
+    /// Storage buffers one kernel may bind.
+    pub max_storage_buffers: u32,
+    /// Workgroup memory of one workgroup, bytes.
+    pub workgroup_memory: u32,
+    /// Invocations of one workgroup.
+    pub max_invocations: u32,
+    /// Workgroups in one dimension of a dispatch.
+    pub max_groups: u32,
+    /// Alignment of a storage or uniform binding's offset, bytes.
+    pub offset_align: u32,
+}
+
+impl Caps {
+    /// WebGPU's default limits and no optional feature: the least that any kernel may count on.
+    pub fn webgpu_default() -> Self {
+        Self {
+            kind: DeviceKind::Other,
+            f16: false,
+            subgroups: None,
+            coop_matrix: false,
+            max_binding: 128 << 20,
+            max_buffer: 256 << 20,
+            max_storage_buffers: 8,
+            workgroup_memory: 16 << 10,
+            max_invocations: 256,
+            max_groups: 65_535,
+            offset_align: 256,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Checkpoints: bytes on disk, in memory or behind ranges, indexed into metadata and tensors.

@@ -1,0 +1,1 @@
+//! The only place that names wgpu: device, buffers, pipelines, execution and readback.

@@ -1,0 +1,1 @@
+//! Operations on shaped tensors, built by a model description.

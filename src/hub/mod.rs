@@ -1,0 +1,1 @@
+//! Where models come from, and the cache folder they are kept in.

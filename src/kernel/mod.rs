@@ -1,0 +1,1 @@
+//! The kernels we ship: one row each, with variants and launch geometry.

@@ -1,0 +1,1 @@
+//! Model descriptions: metadata to a config, a config to a graph.

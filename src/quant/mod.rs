@@ -1,0 +1,1 @@
+//! Block formats: one file each, and the table of them.

@@ -1,0 +1,1 @@
+//! Composes a kernel's WGSL from its files, imports and constants.
