@@ -21,4 +21,34 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Columns that do not divide into a format's blocks.
+    #[error(
+        "rows of {columns} elements cannot be {dtype}, whose blocks have {block}; convert the model with another type"
+    )]
+    Columns {
+        /// The format.
+        dtype: crate::tensor::DType,
+        /// Elements of a row.
+        columns: usize,
+        /// Elements of a block.
+        block: usize,
+    },
+    /// A buffer's length is not what its shape wants: a fault of the calling program.
+    #[error("{what}: {want} bytes are wanted and {got} were given")]
+    Length {
+        /// What the bytes are.
+        what: &'static str,
+        /// Bytes wanted.
+        want: usize,
+        /// Bytes given.
+        got: usize,
+    },
+    /// A size does not fit this machine's addresses.
+    #[error(
+        "the size of a {what} is beyond this machine's addresses; the file is damaged, or too large for this machine"
+    )]
+    Overflow {
+        /// What has that size.
+        what: &'static str,
+    },
 }

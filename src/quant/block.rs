@@ -1,0 +1,171 @@
+//! What each block format provides, and the loops that every format shares.
+//!
+//! A format gathers its integer codes from wherever its file layout keeps their bits, and turns
+//! codes and scales into floats; packing codes into planes and back is the same for all.
+
+use super::testing::Rng;
+use super::{MAX_PLANES, Part, Plane, Planes};
+use crate::tensor::DType;
+use bytemuck::Pod;
+
+/// Elements of the largest block.
+pub(super) const MAX_ELEMENTS: usize = 256;
+
+/// The integer codes of one block, in the order of its elements.
+pub(super) type Codes = [u8; MAX_ELEMENTS];
+
+/// A block as it lies in a file: alignment 1, little-endian.
+pub(super) trait Block: Pod {
+    /// The type it belongs to.
+    const DTYPE: DType;
+    /// The type's number in GGUF files.
+    const ID: u32;
+    /// Elements it holds.
+    const ELEMENTS: usize;
+    /// Its GPU layout.
+    const PLANES: &'static [Plane];
+
+    /// Gathers the codes; formats that store plain numbers have none.
+    fn codes(&self, _codes: &mut Codes) {}
+
+    /// The elements' values from their codes and this block's scales, in ggml's order of
+    /// operations, so that every bit agrees.
+    fn values(&self, codes: &Codes, out: &mut [f32]);
+
+    /// Makes a block of random bits stand for weights of about N(0, 0.05).
+    fn make_sane(&mut self, rng: &mut Rng);
+}
+
+/// A half-precision number as it lies in a file.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+pub(super) struct F16([u8; 2]);
+
+impl F16 {
+    pub(super) fn get(self) -> f32 {
+        half::f16::from_le_bytes(self.0).to_f32()
+    }
+
+    pub(super) fn new(value: f32) -> Self {
+        Self(half::f16::from_f32(value).to_le_bytes())
+    }
+}
+
+/// Splits bytes that hold element `i` in the low and `i + HALF` in the high nibble.
+pub(super) fn split_nibbles(bytes: &[u8], codes: &mut [u8]) {
+    let (low, high) = codes.split_at_mut(bytes.len());
+    for ((&byte, low), high) in bytes.iter().zip(low).zip(high) {
+        *low = byte & 15;
+        *high = byte >> 4;
+    }
+}
+
+/// Adds bit `i` of the little-endian word `bits`, times 16, to code `i`.
+pub(super) fn add_fifth_bits(bits: [u8; 4], codes: &mut [u8]) {
+    let bits = u32::from_le_bytes(bits);
+    for (i, code) in codes.iter_mut().take(32).enumerate() {
+        *code |= ((bits >> i & 1) as u8) << 4;
+    }
+}
+
+pub(super) fn dequantize_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
+    assert_eq!(bytes.len() / size_of::<B>() * B::ELEMENTS, out.len());
+    let mut codes = [0; MAX_ELEMENTS];
+    for (block, out) in bytemuck::cast_slice::<u8, B>(bytes)
+        .iter()
+        .zip(out.chunks_exact_mut(B::ELEMENTS))
+    {
+        block.codes(&mut codes);
+        block.values(&codes, out);
+    }
+}
+
+pub(super) fn repack_blocks<B: Block>(bytes: &[u8], planes: &mut Planes<'_>) {
+    // Plain floats lie on the GPU as they do in the file.
+    if let [plane] = B::PLANES
+        && plane.bytes == size_of::<B>()
+    {
+        planes.0[0].copy_from_slice(bytes);
+        return;
+    }
+    let mut codes = [0; MAX_ELEMENTS];
+    for (i, block) in bytemuck::cast_slice::<u8, B>(bytes).iter().enumerate() {
+        block.codes(&mut codes);
+        for (plane, items) in B::PLANES.iter().zip(&mut planes.0) {
+            let n = B::ELEMENTS / plane.per * plane.bytes;
+            let items = &mut items[i * n..][..n];
+            match plane.part {
+                Part::Copy { at } => items.copy_from_slice(&bytemuck::bytes_of(block)[at..][..n]),
+                Part::Nibbles => pack_nibbles(&codes, items),
+                Part::Pairs { shift } => pack_bits::<2>(shift, &codes, items),
+                Part::Bits { shift } => pack_bits::<1>(shift, &codes, items),
+            }
+        }
+    }
+}
+
+pub(super) fn unpack_blocks<B: Block>(planes: &[&[u8]; MAX_PLANES], out: &mut [f32]) {
+    for (i, out) in out.chunks_exact_mut(B::ELEMENTS).enumerate() {
+        let mut block = B::zeroed();
+        let mut codes = [0; MAX_ELEMENTS];
+        for (plane, items) in B::PLANES.iter().zip(planes) {
+            let n = B::ELEMENTS / plane.per * plane.bytes;
+            let items = &items[i * n..][..n];
+            match plane.part {
+                Part::Copy { at } => {
+                    bytemuck::bytes_of_mut(&mut block)[at..][..n].copy_from_slice(items);
+                }
+                Part::Nibbles => unpack_nibbles(items, &mut codes),
+                Part::Pairs { shift } => unpack_bits::<2>(shift, items, &mut codes),
+                Part::Bits { shift } => unpack_bits::<1>(shift, items, &mut codes),
+            }
+        }
+        block.values(&codes, out);
+    }
+}
+
+pub(super) fn random_blocks<B: Block>(rng: &mut Rng, n: usize) -> Vec<u8> {
+    let mut bytes = vec![0; n * size_of::<B>()];
+    for bytes in bytes.chunks_exact_mut(size_of::<B>()) {
+        rng.fill(bytes);
+        bytemuck::from_bytes_mut::<B>(bytes).make_sane(rng);
+    }
+    bytes
+}
+
+fn pack_nibbles(codes: &Codes, items: &mut [u8]) {
+    for (codes, word) in codes.chunks_exact(8).zip(items.chunks_exact_mut(4)) {
+        let (low, high) = codes.split_at(4);
+        for ((byte, low), high) in word.iter_mut().zip(low).zip(high) {
+            *byte = low & 15 | high << 4;
+        }
+    }
+}
+
+fn unpack_nibbles(items: &[u8], codes: &mut Codes) {
+    for (codes, word) in codes.chunks_exact_mut(8).zip(items.chunks_exact(4)) {
+        let (low, high) = codes.split_at_mut(4);
+        for ((byte, low), high) in word.iter().zip(low).zip(high) {
+            *low |= byte & 15;
+            *high |= byte >> 4;
+        }
+    }
+}
+
+/// Packs `BITS` bits of every code, from bit `shift` on, one after another from the lowest bit.
+fn pack_bits<const BITS: u32>(shift: u32, codes: &Codes, items: &mut [u8]) {
+    for (codes, byte) in codes.chunks_exact(8 / BITS as usize).zip(items) {
+        *byte = 0;
+        for (i, code) in codes.iter().enumerate() {
+            *byte |= (code >> shift & ((1 << BITS) - 1)) << (BITS * i as u32);
+        }
+    }
+}
+
+fn unpack_bits<const BITS: u32>(shift: u32, items: &[u8], codes: &mut Codes) {
+    for (codes, byte) in codes.chunks_exact_mut(8 / BITS as usize).zip(items) {
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code |= (byte >> (BITS * i as u32) & ((1 << BITS) - 1)) << shift;
+        }
+    }
+}

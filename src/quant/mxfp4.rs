@@ -1,0 +1,54 @@
+//! MXFP4: 32 elements, w = 2^(e - 128) * LEVELS[q], q of 4 bits (e2m1), e a byte.
+//!
+//! The format is the Open Compute Project's Microscaling one; ggml doubles the levels to make them
+//! whole and halves the exponent's power instead.
+
+use super::Plane;
+use super::block::{self, Codes, split_nibbles};
+use super::testing::Rng;
+use crate::tensor::DType;
+
+/// Twice the value of each e2m1 code.
+const LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Block {
+    e: u8,
+    /// Byte `i`: element `i` low, element `i + 16` high.
+    qs: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Block>() == 17);
+
+impl Block {
+    /// 2^(e - 128); the two smallest are subnormal.
+    fn scale(&self) -> f32 {
+        f32::from_bits(match u32::from(self.e) {
+            e @ 0..2 => 0x0020_0000 << e,
+            e => (e - 1) << 23,
+        })
+    }
+}
+
+impl block::Block for Block {
+    const DTYPE: DType = DType::MXFP4;
+    const ID: u32 = 39;
+    const ELEMENTS: usize = 32;
+    const PLANES: &'static [Plane] = &[Plane::NIBBLES, Plane::copy(0, 1, 32)];
+
+    fn codes(&self, codes: &mut Codes) {
+        split_nibbles(&self.qs, &mut codes[..32]);
+    }
+
+    fn values(&self, codes: &Codes, out: &mut [f32]) {
+        let d = self.scale();
+        for (out, &q) in out.iter_mut().zip(codes) {
+            *out = d * f32::from(LEVELS[usize::from(q & 15)]);
+        }
+    }
+
+    fn make_sane(&mut self, rng: &mut Rng) {
+        self.e = 120 + rng.below(3) as u8;
+    }
+}

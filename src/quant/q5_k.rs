@@ -1,0 +1,42 @@
+//! Q5_K: 256 elements, w = d * s * q - dmin * m, q of 5 bits; s and m of 6 bits for 32 elements.
+
+use super::Plane;
+use super::block::{self, Codes};
+use super::q4_k::{Header, split_super_nibbles};
+use super::testing::Rng;
+use crate::tensor::DType;
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Block {
+    header: Header,
+    /// Bit `g` of byte `i`: the fifth bit of element `32g + i`.
+    qh: [u8; 32],
+    qs: [u8; 128],
+}
+
+const _: () = assert!(size_of::<Block>() == 176);
+
+impl block::Block for Block {
+    const DTYPE: DType = DType::Q5_K;
+    const ID: u32 = 13;
+    const ELEMENTS: usize = 256;
+    const PLANES: &'static [Plane] = &[Plane::NIBBLES, Plane::copy(0, 16, 256), Plane::bits(4)];
+
+    fn codes(&self, codes: &mut Codes) {
+        split_super_nibbles(&self.qs, codes);
+        for (group, codes) in codes.chunks_exact_mut(32).enumerate() {
+            for (code, high) in codes.iter_mut().zip(&self.qh) {
+                *code |= (high >> group & 1) << 4;
+            }
+        }
+    }
+
+    fn values(&self, codes: &Codes, out: &mut [f32]) {
+        self.header.values(codes, out);
+    }
+
+    fn make_sane(&mut self, rng: &mut Rng) {
+        self.header.make_sane(rng, 15.5);
+    }
+}
