@@ -1,1 +1,266 @@
-//! A device with a model loaded: weights, KV cache, the step loop, and the sessions on it.
+//! A device with a model loaded: weights, KV cache, the step loop, and the sequences on it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::format::Checkpoint;
+use crate::gpu::{Buffers, DeviceOptions, Gpu, Pipelines, Program};
+use crate::graph::reference::rope_table;
+use crate::graph::Graph;
+use crate::kernel::attention::{KvShape, KvType, PAGE};
+use crate::kernel::sample::{self, PARTS, RING, SamplerState};
+use crate::kernel::{Dispatch, Resource};
+use crate::model::{Head, Model};
+use crate::plan::{self, Plan};
+
+mod generate;
+mod sampling;
+mod upload;
+
+pub use generate::{Generation, Sequence, Step, TokenLogprob};
+pub use sampling::Sampling;
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Which adapter, and how.
+    pub device: DeviceOptions,
+    /// Tokens of context that the cache holds for one sequence; 4096 or the model's own, whichever
+    /// is smaller, when `None`.
+    pub context: Option<usize>,
+    /// Contexts' worth of cache shared by all sequences.
+    pub contexts: usize,
+    /// Sequences that may be open at once.
+    pub sequences: usize,
+    /// Element type of the cache.
+    pub kv: KvType,
+    /// Tokens of a prompt that are computed at once.
+    pub chunk: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            device: DeviceOptions::default(),
+            context: None,
+            contexts: 1,
+            sequences: 16,
+            kv: KvType::F16,
+            chunk: 128,
+        }
+    }
+}
+
+/// Context where none is asked for.
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// A row of a step as the shaders see it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct Row {
+    pub(crate) token: u32,
+    pub(crate) pos: u32,
+    pub(crate) slot: u32,
+    pub(crate) live: u32,
+}
+
+/// What the device's single set of step buffers holds right now, and which pages are taken.
+#[derive(Debug)]
+struct State {
+    /// The generation whose sampler and row are on the device.
+    current: u64,
+    /// The last number given to a generation.
+    generations: u64,
+    free_pages: Vec<u32>,
+    free_slots: Vec<u32>,
+}
+
+/// A device with a model loaded. Shared by its sequences.
+#[derive(Debug)]
+pub struct Engine {
+    gpu: Gpu,
+    pipelines: Pipelines,
+    buffers: Buffers,
+    model: Model,
+    kv: KvShape,
+    context: usize,
+    chunk: usize,
+    decode: Program,
+    prompt: Program,
+    sample_decode: Program,
+    sample_prompt: Program,
+    /// Where the logits [vocabulary] of decode and of prompts lie.
+    logits: [wgpu::Buffer; 2],
+    plans: [Plan; 2],
+    state: Mutex<State>,
+}
+
+/// Loading, as it goes on: bytes of weights uploaded, and all of them.
+pub type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
+
+impl Engine {
+    /// Loads `checkpoint` on an adapter of this machine.
+    ///
+    /// # Errors
+    /// Where no adapter fits, the model is not supported, or memory does not suffice.
+    pub async fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: OnProgress<'_>) -> Result<Arc<Self>> {
+        let gpu = Gpu::open(&options.device).await?;
+        Self::load_on(gpu, checkpoint, options, progress).await
+    }
+
+    /// Loads `checkpoint` on a device that is open already.
+    pub async fn load_on(gpu: Gpu, checkpoint: &Checkpoint, options: &LoadOptions, progress: OnProgress<'_>) -> Result<Arc<Self>> {
+        let model = Model::new(checkpoint)?;
+        let graph = model.graph(checkpoint, Head::Last)?;
+        let context = options
+            .context
+            .unwrap_or(DEFAULT_CONTEXT.min(model.config.context))
+            .max(1);
+        if context > model.config.context {
+            return Err(Error::Context {
+                wanted: context,
+                limit: model.config.context,
+            });
+        }
+        let stride = context.div_ceil(PAGE);
+        let kv = KvShape {
+            dtype: options.kv,
+            pages: stride * options.contexts.max(1),
+            stride,
+        };
+        let chunk = options.chunk.clamp(2, 512);
+        let decode = plan::plan(&graph, &gpu.caps, kv, 1)?;
+        let prompt = plan::plan(&graph, &gpu.caps, kv, chunk)?;
+        log::debug!("decode plan: {decode}");
+        log::debug!("prompt plan: {prompt}");
+
+        let pipelines = Pipelines::default();
+        let vocab = model.config.vocab;
+        let mut buffers = upload::weights(&gpu, checkpoint, &graph, progress).await?;
+        fixed_buffers(&gpu, &mut buffers, &graph, &model, kv, options.sequences, chunk, checkpoint)?;
+        let slots = |plan: &Plan, buffers: &mut Buffers| {
+            for (i, bytes) in plan.slots.iter().enumerate() {
+                let buffer = gpu.buffer(&format!("slot {i}"), *bytes as u64);
+                buffers.insert(Resource::Slot(i), buffer);
+            }
+            buffers[&plan.output].clone()
+        };
+        let program = |dispatches: &[Dispatch], buffers: &Buffers| {
+            Program::new(&gpu, &pipelines, dispatches, buffers)
+        };
+        pipelines.prepare(&gpu, decode.dispatches.iter().chain(&prompt.dispatches))?;
+        let prompt_logits = slots(&prompt, &mut buffers);
+        let prompt_program = program(&prompt.dispatches, &buffers)?;
+        let sampler = sample::sample(&gpu.caps, prompt.output, vocab, chunk);
+        let sample_prompt = program(&sampler, &buffers)?;
+        let decode_logits = slots(&decode, &mut buffers);
+        let decode_program = program(&decode.dispatches, &buffers)?;
+        let sampler = sample::sample(&gpu.caps, decode.output, vocab, 1);
+        let sample_decode = program(&sampler, &buffers)?;
+        gpu.check()?;
+
+        Ok(Arc::new(Self {
+            state: Mutex::new(State {
+                current: 0,
+                generations: 0,
+                free_pages: (0..kv.pages as u32).rev().collect(),
+                free_slots: (0..options.sequences as u32).rev().collect(),
+            }),
+            gpu,
+            pipelines,
+            buffers,
+            model,
+            kv,
+            context,
+            chunk,
+            decode: decode_program,
+            prompt: prompt_program,
+            sample_decode,
+            sample_prompt,
+            logits: [decode_logits, prompt_logits],
+            plans: [decode, prompt],
+        }))
+    }
+
+    /// The model's description.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The device it runs on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Tokens a sequence may hold.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// The plans of a decode step and of a prompt chunk.
+    pub fn plans(&self) -> &[Plan; 2] {
+        &self.plans
+    }
+
+    /// Bytes of the KV cache.
+    pub fn kv_bytes(&self) -> usize {
+        let c = &self.model.config;
+        c.layers * self.kv.layer_bytes(c.kv_heads, c.head_dim)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn buffer(&self, resource: Resource) -> &wgpu::Buffer {
+        &self.buffers[&resource]
+    }
+}
+
+/// Buffers whose size does not depend on a plan.
+#[expect(clippy::too_many_arguments, reason = "the model's whole shape, used once")]
+fn fixed_buffers(
+    gpu: &Gpu,
+    buffers: &mut Buffers,
+    graph: &Graph,
+    model: &Model,
+    kv: KvShape,
+    sequences: usize,
+    chunk: usize,
+    checkpoint: &Checkpoint,
+) -> Result<()> {
+    let c = &model.config;
+    let mut add = |resource: Resource, bytes: usize| {
+        buffers.insert(resource, gpu.buffer(&resource.to_string(), bytes as u64));
+    };
+    for layer in 0..graph.layers {
+        let bytes = kv.layer_bytes(c.kv_heads, c.head_dim);
+        if bytes as u64 > gpu.caps.max_binding {
+            return Err(Error::TooLarge {
+                tensor: format!("the cache of layer {layer}"),
+                bytes: bytes as u64,
+                limit: gpu.caps.max_binding,
+            });
+        }
+        add(Resource::Kv(layer), bytes);
+    }
+    add(Resource::Step, chunk * size_of::<Row>());
+    add(Resource::Pages, sequences * kv.stride * 4);
+    add(Resource::Sampler, size_of::<SamplerState>());
+    add(Resource::Partials, PARTS as usize * 16);
+    add(Resource::Candidates, c.vocab * 8);
+    add(Resource::History, c.vocab * 4);
+    add(Resource::Bias, c.vocab * 4);
+    add(Resource::Out, RING as usize * 4);
+    for (i, rope) in graph.ropes.iter().enumerate() {
+        let factors = match &rope.factors {
+            Some(name) => Some(upload::vector(checkpoint, name, rope.dims / 2)?),
+            None => None,
+        };
+        let table = rope_table(rope, factors.as_deref(), kv.stride * PAGE);
+        let buffer = gpu.buffer("rope", size_of_val(&table[..]) as u64);
+        gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&table));
+        buffers.insert(Resource::Rope(i), buffer);
+    }
+    Ok(())
+}

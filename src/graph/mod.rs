@@ -1,1 +1,348 @@
 //! Operations on shaped tensors, built by a model description.
+//!
+//! A graph says what is computed for the tokens of one step and nothing of how. Every value is a
+//! matrix of f32 with one row for each token (T rows, T unknown here) or, after
+//! [`Graph::last_row`], one row in all. Weights are named once, where they are used.
+
+use crate::tensor::DType;
+
+pub mod reference;
+
+/// A value: the index of the node that makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub usize);
+
+/// A weight matrix: an index into [`Graph::weights`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WeightId(pub usize);
+
+/// A weight vector: an index into [`Graph::vectors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VectorId(pub usize);
+
+/// A matrix [rows N, cols K] of the checkpoint, kept in its own format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightSpec {
+    /// The checkpoint's name for it.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Outputs, N.
+    pub rows: usize,
+    /// Inputs, K.
+    pub cols: usize,
+}
+
+/// A vector of the checkpoint (norm gains, biases), kept in f32.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VectorSpec {
+    /// The checkpoint's name for it.
+    pub name: String,
+    /// Elements.
+    pub len: usize,
+    /// Where it starts among all vectors, in elements; a multiple of 4.
+    pub first: usize,
+}
+
+/// Rotary positions: which angles, over which elements.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeSpec {
+    /// Elements of a head that turn; the rest stay.
+    pub dims: usize,
+    /// Base of the geometric series of wavelengths.
+    pub base: f64,
+    /// Positions are divided by this (linear scaling).
+    pub scale: f64,
+    /// Pairs are (e, e + dims / 2) rather than neighbours.
+    pub neox: bool,
+    /// A tensor of dims / 2 divisors of the frequencies (llama3 scaling).
+    pub factors: Option<String>,
+}
+
+/// Activations of gated feed-forward blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// x · sigmoid(x).
+    Silu,
+    /// GELU in its tanh form.
+    GeluTanh,
+}
+
+/// Attention of this step's tokens over their sequences' cached positions and each other.
+///
+/// It norms (where gains are given) and rotates q and k, appends k and v to the layer's cache, and
+/// attends causally: softmax(scale · q·k, capped, within the window) · v.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// Queries [T, heads · head_dim].
+    pub q: NodeId,
+    /// Keys [T, kv_heads · head_dim].
+    pub k: NodeId,
+    /// Values [T, kv_heads · head_dim].
+    pub v: NodeId,
+    /// Which layer's cache.
+    pub layer: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; a divisor of `heads`.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Positions seen back, with the token's own; all when `None`.
+    pub window: Option<u32>,
+    /// Scores go through cap · tanh(score / cap).
+    pub softcap: Option<f32>,
+    /// Index into [`Graph::ropes`].
+    pub rope: usize,
+    /// RMSNorm gains [head_dim] of q and of k.
+    pub qk_norm: Option<(VectorId, VectorId)>,
+    /// Epsilon of those norms.
+    pub eps: f32,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Rows of a table by this step's token ids, times `scale`: [T, D].
+    Embed {
+        /// The table [vocabulary, D].
+        table: WeightId,
+        /// Factor.
+        scale: f32,
+    },
+    /// x · gain / sqrt(mean(x²) + eps), row by row.
+    RmsNorm {
+        /// Input.
+        x: NodeId,
+        /// Gain, one for each column.
+        gain: VectorId,
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// x · Wᵀ (+ bias): [·, N].
+    Linear {
+        /// Input [·, K].
+        x: NodeId,
+        /// Weight [N, K].
+        w: WeightId,
+        /// Bias [N].
+        bias: Option<VectorId>,
+    },
+    /// See [`Attention`]: [T, heads · head_dim].
+    Attention(Box<Attention>),
+    /// act(gate) · up, element by element.
+    Glu {
+        /// The activated half.
+        gate: NodeId,
+        /// The other.
+        up: NodeId,
+        /// Activation.
+        act: Act,
+    },
+    /// a + b.
+    Add {
+        /// The residual stream, as a rule.
+        a: NodeId,
+        /// What is added to it.
+        b: NodeId,
+    },
+    /// cap · tanh(x / cap).
+    Softcap {
+        /// Input.
+        x: NodeId,
+        /// Bound.
+        cap: f32,
+    },
+    /// The last live row of x: [1, D].
+    LastRow {
+        /// Input.
+        x: NodeId,
+    },
+}
+
+/// An operation and the shape of its value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The operation.
+    pub op: Op,
+    /// Columns of its value.
+    pub cols: usize,
+    /// One row, rather than one for each token.
+    pub single: bool,
+    /// What it is called in plans and profiles, such as `blk.3.attn_q`.
+    pub label: String,
+}
+
+/// What a model computes for the tokens of one step. The last node is the result.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Graph {
+    /// Operations; inputs come before their users.
+    pub nodes: Vec<Node>,
+    /// Weight matrices.
+    pub weights: Vec<WeightSpec>,
+    /// Weight vectors.
+    pub vectors: Vec<VectorSpec>,
+    /// Rotary tables.
+    pub ropes: Vec<RopeSpec>,
+    /// Layers with a cache.
+    pub layers: usize,
+    /// What the next node is called.
+    scope: String,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Labels of the nodes that follow begin with this.
+    pub fn scope(&mut self, scope: impl Into<String>) {
+        self.scope = scope.into();
+    }
+
+    /// The result.
+    pub fn output(&self) -> NodeId {
+        NodeId(self.nodes.len() - 1)
+    }
+
+    /// The node that makes `id`.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// How many nodes use each value.
+    pub fn uses(&self) -> Vec<usize> {
+        let mut uses = vec![0; self.nodes.len()];
+        for node in &self.nodes {
+            for input in inputs(&node.op) {
+                uses[input.0] += 1;
+            }
+        }
+        uses
+    }
+
+    /// Names a matrix; naming it again gives the same id.
+    pub fn weight(&mut self, spec: WeightSpec) -> WeightId {
+        let known = self.weights.iter().position(|w| w.name == spec.name);
+        WeightId(known.unwrap_or_else(|| {
+            self.weights.push(spec);
+            self.weights.len() - 1
+        }))
+    }
+
+    /// Names a vector; naming it again gives the same id.
+    pub fn vector(&mut self, name: String, len: usize) -> VectorId {
+        let known = self.vectors.iter().position(|v| v.name == name);
+        VectorId(known.unwrap_or_else(|| {
+            let first = self
+                .vectors
+                .last()
+                .map_or(0, |v| (v.first + v.len).next_multiple_of(4));
+            self.vectors.push(VectorSpec { name, len, first });
+            self.vectors.len() - 1
+        }))
+    }
+
+    /// Names a rotary table.
+    pub fn rope(&mut self, spec: RopeSpec) -> usize {
+        let known = self.ropes.iter().position(|r| *r == spec);
+        known.unwrap_or_else(|| {
+            self.ropes.push(spec);
+            self.ropes.len() - 1
+        })
+    }
+
+    /// [`Op::Embed`].
+    pub fn embed(&mut self, table: WeightId, scale: f32) -> NodeId {
+        let cols = self.weights[table.0].cols;
+        self.push(Op::Embed { table, scale }, cols, false, "embed")
+    }
+
+    /// [`Op::RmsNorm`].
+    pub fn rms_norm(&mut self, x: NodeId, gain: VectorId, eps: f32) -> NodeId {
+        let (cols, single) = self.shape(x);
+        self.push(Op::RmsNorm { x, gain, eps }, cols, single, "norm")
+    }
+
+    /// [`Op::Linear`], called after its weight.
+    pub fn linear(&mut self, x: NodeId, w: WeightId, bias: Option<VectorId>) -> NodeId {
+        let spec = &self.weights[w.0];
+        let (cols, label) = (spec.rows, spec.name.clone());
+        let single = self.node(x).single;
+        let label = label.trim_end_matches(".weight").to_string();
+        self.nodes.push(Node {
+            op: Op::Linear { x, w, bias },
+            cols,
+            single,
+            label,
+        });
+        self.output()
+    }
+
+    /// [`Op::Attention`].
+    pub fn attention(&mut self, attention: Attention) -> NodeId {
+        self.layers = self.layers.max(attention.layer + 1);
+        let cols = attention.heads * attention.head_dim;
+        self.push(Op::Attention(Box::new(attention)), cols, false, "attention")
+    }
+
+    /// [`Op::Glu`].
+    pub fn glu(&mut self, gate: NodeId, up: NodeId, act: Act) -> NodeId {
+        let (cols, single) = self.shape(gate);
+        self.push(Op::Glu { gate, up, act }, cols, single, "glu")
+    }
+
+    /// [`Op::Add`].
+    pub fn add(&mut self, a: NodeId, b: NodeId) -> NodeId {
+        let (cols, single) = self.shape(a);
+        self.push(Op::Add { a, b }, cols, single, "add")
+    }
+
+    /// [`Op::Softcap`].
+    pub fn softcap(&mut self, x: NodeId, cap: f32) -> NodeId {
+        let (cols, single) = self.shape(x);
+        self.push(Op::Softcap { x, cap }, cols, single, "softcap")
+    }
+
+    /// [`Op::LastRow`].
+    pub fn last_row(&mut self, x: NodeId) -> NodeId {
+        let cols = self.node(x).cols;
+        self.push(Op::LastRow { x }, cols, true, "last_row")
+    }
+
+    fn shape(&self, x: NodeId) -> (usize, bool) {
+        (self.node(x).cols, self.node(x).single)
+    }
+
+    fn push(&mut self, op: Op, cols: usize, single: bool, what: &str) -> NodeId {
+        let label = if self.scope.is_empty() {
+            what.to_string()
+        } else {
+            format!("{}.{what}", self.scope)
+        };
+        self.nodes.push(Node {
+            op,
+            cols,
+            single,
+            label,
+        });
+        self.output()
+    }
+}
+
+/// The values an operation reads.
+pub fn inputs(op: &Op) -> Vec<NodeId> {
+    match op {
+        Op::Embed { .. } => vec![],
+        Op::RmsNorm { x, .. }
+        | Op::Linear { x, .. }
+        | Op::Softcap { x, .. }
+        | Op::LastRow { x } => vec![*x],
+        Op::Attention(a) => vec![a.q, a.k, a.v],
+        Op::Glu { gate, up, .. } => vec![*gate, *up],
+        Op::Add { a, b } => vec![*a, *b],
+    }
+}

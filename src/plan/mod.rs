@@ -1,1 +1,545 @@
 //! Graph and adapter abilities to a plan: fused steps, kernel variants, buffer slots.
+//!
+//! A [`Plan`] is pure data: it prints, and its tests need no GPU. Lowering is driven by demand: a
+//! node is made only when something asks for its value, so that whoever asks may instead take it
+//! *into* itself. That one rule is all fusion there is: a mat-vec takes the norm before it, a
+//! product takes the sum or the gate after it, attention takes its three projections.
+
+use std::fmt;
+
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
+use crate::kernel::attention::{self, Gains, KvShape};
+use crate::kernel::linear::{self, Columns, Input, Output, Weight};
+use crate::kernel::{Dispatch, Resource, pointwise};
+use crate::quant::Layout;
+
+/// A graph made concrete for one adapter and one number of tokens a step.
+#[derive(Debug)]
+pub struct Plan {
+    /// Tokens of a step at most, T.
+    pub tokens: usize,
+    /// Launches, in order.
+    pub dispatches: Vec<Dispatch>,
+    /// Bytes of each activation buffer.
+    pub slots: Vec<usize>,
+    /// The buffer of the graph's result.
+    pub output: Resource,
+    /// Rows and columns of the result.
+    pub shape: [usize; 2],
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total: usize = self.slots.iter().sum();
+        writeln!(
+            f,
+            "T = {}, {} dispatches, {} slots, {total} bytes, result {} {:?}",
+            self.tokens,
+            self.dispatches.len(),
+            self.slots.len(),
+            self.output,
+            self.shape
+        )?;
+        for dispatch in &self.dispatches {
+            writeln!(f, "{dispatch}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A part of a weight that fits one binding: `rows` rows from `first` on.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// First row.
+    pub first: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Its planes.
+    pub layout: Layout,
+}
+
+/// Splits a weight by rows so that each part fits a binding of the adapter.
+///
+/// # Errors
+/// [`Error::TooLarge`] where not even 64 rows fit.
+pub fn parts(w: &WeightSpec, caps: &Caps) -> Result<Vec<Part>> {
+    let limit = caps.max_binding.min(caps.max_buffer) as usize;
+    let whole = Layout::new(w.dtype, w.rows, w.cols).bytes;
+    let rows = if whole <= limit {
+        w.rows
+    } else {
+        let per_row = whole.div_ceil(w.rows);
+        // Planes are padded to 16 bytes each, of which there are at most four.
+        (limit.saturating_sub(64) / per_row) / 64 * 64
+    };
+    if rows == 0 {
+        return Err(Error::TooLarge {
+            tensor: w.name.clone(),
+            bytes: whole as u64,
+            limit: limit as u64,
+        });
+    }
+    Ok((0..w.rows)
+        .step_by(rows)
+        .map(|first| {
+            let rows = rows.min(w.rows - first);
+            Part {
+                first,
+                rows,
+                layout: Layout::new(w.dtype, rows, w.cols),
+            }
+        })
+        .collect())
+}
+
+/// A mat-vec of more rows than this takes its input ready made: each of its many workgroups would
+/// make it again otherwise.
+const FUSE_ROWS: usize = 8192;
+
+/// Plans `graph` for steps of up to `tokens` tokens.
+///
+/// # Errors
+/// [`Error::TooLarge`] for a weight whose rows do not fit the adapter; [`Error::Unplannable`] for a
+/// graph that no kernel covers.
+pub fn plan(graph: &Graph, caps: &Caps, kv: KvShape, tokens: usize) -> Result<Plan> {
+    let weights = graph
+        .weights
+        .iter()
+        .map(|w| parts(w, caps))
+        .collect::<Result<_>>()?;
+    let mut planner = Planner {
+        graph,
+        caps,
+        kv,
+        tokens,
+        weights,
+        uses: graph.uses(),
+        made: vec![None; graph.nodes.len()],
+        slots: Vec::new(),
+        dispatches: Vec::new(),
+    };
+    let output = planner.value(graph.output())?;
+    let shape = [
+        planner.rows(graph.output()),
+        graph.node(graph.output()).cols,
+    ];
+    let Planner {
+        slots,
+        mut dispatches,
+        ..
+    } = planner;
+    let (slots, physical) = assign(&slots, &dispatches, output);
+    let place = |r: &mut Resource| {
+        if let Resource::Slot(s) = r {
+            *s = physical[*s];
+        }
+    };
+    for dispatch in &mut dispatches {
+        dispatch.bindings.iter_mut().for_each(|(r, _)| place(r));
+    }
+    let mut output = output;
+    place(&mut output);
+    Ok(Plan {
+        tokens,
+        dispatches,
+        slots,
+        output,
+        shape,
+    })
+}
+
+struct Planner<'a> {
+    graph: &'a Graph,
+    caps: &'a Caps,
+    kv: KvShape,
+    tokens: usize,
+    weights: Vec<Vec<Part>>,
+    uses: Vec<usize>,
+    /// Buffers of values made already.
+    made: Vec<Option<Resource>>,
+    /// Bytes of each value's buffer, before buffers are shared.
+    slots: Vec<usize>,
+    dispatches: Vec<Dispatch>,
+}
+
+impl Planner<'_> {
+    fn rows(&self, id: NodeId) -> usize {
+        if self.graph.node(id).single {
+            1
+        } else {
+            self.tokens
+        }
+    }
+
+    fn slot(&mut self, floats: usize) -> Resource {
+        self.slots.push(4 * floats);
+        Resource::Slot(self.slots.len() - 1)
+    }
+
+    /// A buffer for the value of `id`.
+    fn slot_of(&mut self, id: NodeId) -> Resource {
+        let floats = self.rows(id) * self.graph.node(id).cols;
+        self.slot(floats)
+    }
+
+    /// Place of a vector, in elements.
+    fn vector(&self, id: VectorId) -> usize {
+        self.graph.vectors[id.0].first
+    }
+
+    fn weight(&self, id: WeightId) -> Vec<Weight> {
+        let spec = &self.graph.weights[id.0];
+        let parts = self.weights[id.0].iter().enumerate();
+        parts
+            .map(|(i, part)| Weight {
+                resource: Resource::Weight(id.0, i),
+                dtype: spec.dtype,
+                rows: part.rows,
+                cols: spec.cols,
+                first: part.first,
+                planes: part.layout.planes(),
+            })
+            .collect()
+    }
+
+    /// The same value one step back, where a node changes nothing for this many tokens.
+    fn through(&self, id: NodeId) -> NodeId {
+        match self.graph.node(id).op {
+            Op::LastRow { x } if self.tokens == 1 => self.through(x),
+            _ => id,
+        }
+    }
+
+    /// The only user's view of `id`: its operation, where nothing else needs the value.
+    fn own(&self, id: NodeId) -> Option<&Op> {
+        let id = self.through(id);
+        let free = self.uses[id.0] == 1 && self.made[id.0].is_none();
+        free.then(|| &self.graph.node(id).op)
+    }
+
+    /// Makes the value of `id`, if it is not there yet, and returns its buffer.
+    fn value(&mut self, id: NodeId) -> Result<Resource> {
+        let id = self.through(id);
+        if let Some(slot) = self.made[id.0] {
+            return Ok(slot);
+        }
+        let node = self.graph.node(id);
+        let rows = self.rows(id);
+        let slot = match &node.op {
+            Op::Embed { table, scale } => {
+                let y = self.slot_of(id);
+                for part in self.weight(*table) {
+                    let d = pointwise::embed(&node.label, part, *scale, y, rows);
+                    self.dispatches.push(d);
+                }
+                y
+            }
+            Op::RmsNorm { x, gain, eps } => {
+                let x = self.value(*x)?;
+                let y = self.slot_of(id);
+                let gain = self.vector(*gain) / 4;
+                let shape = [rows, node.cols];
+                let d = pointwise::rms_norm(self.caps, &node.label, x, gain, *eps, y, shape);
+                self.dispatches.push(d);
+                y
+            }
+            Op::Linear { bias, .. } => {
+                let output = bias.map_or(Output::Store, |b| Output::Bias(self.vector(b)));
+                self.linear(id, output)?
+            }
+            Op::Attention(_) => self.attention(id)?,
+            Op::Glu { gate, up, act } => self.glu(id, *gate, *up, *act)?,
+            Op::Add { a, b } => self.sum(id, *a, *b)?,
+            Op::Softcap { x, cap } => match self.own(*x) {
+                Some(Op::Linear { bias: None, .. }) => self.linear(*x, Output::Softcap(*cap))?,
+                _ => return Err(self.unplannable(id)),
+            },
+            Op::LastRow { x } => {
+                let from = self.value(*x)?;
+                let y = self.slot_of(id);
+                let shape = [self.rows(*x), node.cols];
+                let d = pointwise::last_row(&node.label, from, y, shape);
+                self.dispatches.push(d);
+                y
+            }
+        };
+        self.made[id.0] = Some(slot);
+        Ok(slot)
+    }
+
+    fn unplannable(&self, id: NodeId) -> Error {
+        Error::Unplannable {
+            label: self.graph.node(id).label.clone(),
+        }
+    }
+
+    /// a + b; b's product or norm is taken in.
+    fn sum(&mut self, id: NodeId, a: NodeId, b: NodeId) -> Result<Resource> {
+        let label = &self.graph.node(id).label;
+        let shape = [self.rows(id), self.graph.node(id).cols];
+        match self.own(b) {
+            Some(Op::Linear { bias: None, .. }) => {
+                let residual = self.value(a)?;
+                self.linear(b, Output::Add(residual))
+            }
+            Some(Op::RmsNorm { x, gain, eps }) => {
+                let (x, gain, eps) = (*x, self.vector(*gain) / 4, *eps);
+                let pair = [self.value(a)?, self.value(x)?];
+                let y = self.slot_of(id);
+                let d = pointwise::add_norm(self.caps, label, pair, gain, eps, y, shape);
+                self.dispatches.push(d);
+                Ok(y)
+            }
+            _ => {
+                let pair = [self.value(a)?, self.value(b)?];
+                let y = self.slot_of(id);
+                let n = shape[0] * shape[1];
+                let d = pointwise::binary(self.caps, label, None, pair, y, n);
+                self.dispatches.push(d);
+                Ok(y)
+            }
+        }
+    }
+
+    /// How a mat-vec of `rows` outputs takes its input.
+    fn input(&mut self, x: NodeId, rows: usize) -> Result<Input> {
+        let x = self.through(x);
+        let Op::RmsNorm { x: s, gain, eps } = self.graph.node(x).op else {
+            return Ok(Input::Plain { x: self.value(x)? });
+        };
+        if self.made[x.0].is_some() || rows > FUSE_ROWS {
+            return Ok(Input::Plain { x: self.value(x)? });
+        }
+        let s = self.through(s);
+        let gain = self.vector(gain) / 4;
+        if let (None, &Op::Add { a, b }) = (self.made[s.0], &self.graph.node(s).op)
+            && let Some(&Op::RmsNorm {
+                x: b,
+                gain: post_gain,
+                eps: inner,
+            }) = self.own(b)
+            && inner.to_bits() == eps.to_bits()
+        {
+            let (a, b) = (self.value(a)?, self.value(b)?);
+            let kept = self.slot_of(s);
+            self.made[s.0] = Some(kept);
+            return Ok(Input::AddNorm {
+                x: a,
+                b,
+                s: kept,
+                gain,
+                post_gain: self.vector(post_gain) / 4,
+                eps,
+            });
+        }
+        Ok(Input::Norm {
+            x: self.value(s)?,
+            gain,
+            eps,
+        })
+    }
+
+    /// A product into a buffer of its own.
+    fn linear(&mut self, id: NodeId, output: Output) -> Result<Resource> {
+        let id = self.through(id);
+        let y = self.slot_of(id);
+        let columns = Columns {
+            y,
+            stride: self.graph.node(id).cols,
+            first: 0,
+        };
+        self.linear_into(id, output, columns)?;
+        Ok(y)
+    }
+
+    /// A product into some columns of a buffer.
+    fn linear_into(&mut self, id: NodeId, output: Output, to: Columns) -> Result<()> {
+        let node = self.graph.node(id);
+        let Op::Linear { x, w, .. } = node.op else {
+            return Err(self.unplannable(id));
+        };
+        let parts = self.weight(w);
+        if self.rows(id) == 1 {
+            let rows = if parts.len() > 1 {
+                usize::MAX
+            } else {
+                node.cols
+            };
+            let input = self.input(x, rows)?;
+            for mut part in parts {
+                part.first += to.first;
+                let d = linear::matvec(self.caps, &node.label, part, input, output, to.y);
+                self.dispatches.push(d);
+            }
+        } else {
+            let x = self.value(x)?;
+            for part in parts {
+                let d = linear::matmul(self.caps, &node.label, part, x, output, to, self.tokens);
+                self.dispatches.push(d);
+            }
+        }
+        Ok(())
+    }
+
+    /// act(gate) · up, with both products or the second taken in.
+    fn glu(
+        &mut self,
+        id: NodeId,
+        gate: NodeId,
+        up: NodeId,
+        act: crate::graph::Act,
+    ) -> Result<Resource> {
+        let label = &self.graph.node(id).label;
+        let own = (self.own(gate).cloned(), self.own(up).cloned());
+        if let (
+            Some(Op::Linear {
+                x,
+                w: a,
+                bias: None,
+            }),
+            Some(Op::Linear {
+                x: same,
+                w: b,
+                bias: None,
+            }),
+        ) = own
+        {
+            let (a, b) = (self.weight(a), self.weight(b));
+            if let ([a], [b], true, 1) = (&a[..], &b[..], x == same, self.rows(id)) {
+                let input = self.input(x, a.rows)?;
+                let y = self.slot_of(id);
+                let d = linear::matvec_glu(self.caps, label, [*a, *b], input, act, y);
+                self.dispatches.push(d);
+                return Ok(y);
+            }
+            let gate = self.value(gate)?;
+            return self.linear(up, Output::Glu(gate, act));
+        }
+        let pair = [self.value(gate)?, self.value(up)?];
+        let y = self.slot_of(id);
+        let n = self.rows(id) * self.graph.node(id).cols;
+        let d = pointwise::binary(self.caps, label, Some(act), pair, y, n);
+        self.dispatches.push(d);
+        Ok(y)
+    }
+
+    /// q, k and v side by side in one buffer [T, heads + 2 kv_heads, head_dim].
+    fn qkv(&mut self, nodes: [NodeId; 3]) -> Result<Resource> {
+        let cols = nodes.map(|n| self.graph.node(n).cols);
+        let stride: usize = cols.iter().sum();
+        let rows = self.rows(nodes[0]);
+        let mut products = Vec::new();
+        for node in nodes {
+            let Some(Op::Linear { x, w, bias }) = self.own(node) else {
+                return Err(self.unplannable(node));
+            };
+            products.push((*x, *w, *bias));
+        }
+        let x = products[0].0;
+        let plain = products
+            .iter()
+            .all(|(i, _, bias)| *i == x && bias.is_none());
+        let parts: Vec<_> = products.iter().map(|(_, w, _)| self.weight(*w)).collect();
+        if let ([q], [k], [v], true, 1) = (&parts[0][..], &parts[1][..], &parts[2][..], plain, rows)
+        {
+            let input = self.input(x, stride)?;
+            let y = self.slot(stride);
+            let label = &self.graph.node(nodes[0]).label;
+            let label = format!("{label}kv");
+            let d = linear::matvec_qkv(self.caps, &label, [*q, *k, *v], input, y);
+            self.dispatches.push(d);
+            return Ok(y);
+        }
+        let y = self.slot(rows * stride);
+        let mut first = 0;
+        for ((node, cols), (_, _, bias)) in nodes.into_iter().zip(cols).zip(products) {
+            let output = bias.map_or(Output::Store, |b| Output::Bias(self.vector(b)));
+            self.linear_into(node, output, Columns { y, stride, first })?;
+            first += cols;
+        }
+        Ok(y)
+    }
+
+    fn attention(&mut self, id: NodeId) -> Result<Resource> {
+        let node = self.graph.node(id);
+        let Op::Attention(a) = &node.op else {
+            return Err(self.unplannable(id));
+        };
+        let qkv = self.qkv([a.q, a.k, a.v])?;
+        let gains = a.qk_norm.map_or(Gains { q: 0, k: 0 }, |(q, k)| Gains {
+            q: self.vector(q),
+            k: self.vector(k),
+        });
+        let rope = &self.graph.ropes[a.rope];
+        let rope = (rope.dims, rope.neox);
+        let (caps, label, kv, tokens) = (self.caps, &node.label, self.kv, self.tokens);
+        let y = self.slot_of(id);
+        if tokens > 1 {
+            let append = format!("{label}.append");
+            let d = attention::rope_append(&append, a, kv, rope, gains, qkv, tokens);
+            self.dispatches.push(d);
+            let d = attention::prompt(label, a, kv, [qkv, y], tokens);
+            self.dispatches.push(d);
+            return Ok(y);
+        }
+        let splits = attention::splits(caps, a, kv.stride * attention::PAGE);
+        if splits == 1 {
+            let d = attention::decode(caps, label, a, kv, rope, gains, [qkv, y], tokens);
+            self.dispatches.push(d);
+        } else {
+            let parts = self.slot(tokens * a.heads * splits * (a.head_dim + 4));
+            let d = attention::decode(caps, label, a, kv, rope, gains, [qkv, parts], tokens);
+            self.dispatches.push(d);
+            let combine = format!("{label}.combine");
+            let d = attention::combine(caps, &combine, a, kv, [parts, y], tokens);
+            self.dispatches.push(d);
+        }
+        Ok(y)
+    }
+}
+
+/// Shares buffers between values that do not live at the same time: bytes of each buffer, and each
+/// value's buffer. A launch never writes a buffer that it reads otherwise, as WebGPU demands.
+fn assign(values: &[usize], dispatches: &[Dispatch], output: Resource) -> (Vec<usize>, Vec<usize>) {
+    let mut last = vec![0; values.len()];
+    for (i, d) in dispatches.iter().enumerate() {
+        for (r, _) in &d.bindings {
+            if let Resource::Slot(s) = r {
+                last[*s] = i;
+            }
+        }
+    }
+    if let Resource::Slot(s) = output {
+        last[s] = dispatches.len();
+    }
+    let mut physical = vec![usize::MAX; values.len()];
+    let mut buffers: Vec<usize> = Vec::new();
+    let mut free: Vec<usize> = Vec::new();
+    for (i, d) in dispatches.iter().enumerate() {
+        for (r, _) in &d.bindings {
+            let Resource::Slot(s) = *r else { continue };
+            if physical[s] != usize::MAX {
+                continue;
+            }
+            // The free buffer whose size fits best, grown if none is large enough.
+            let fit = |b: &usize| values[s].abs_diff(buffers[*b]);
+            let best = (0..free.len()).min_by_key(|f| fit(&free[*f]));
+            physical[s] = if let Some(f) = best {
+                free.swap_remove(f)
+            } else {
+                buffers.push(0);
+                buffers.len() - 1
+            };
+            let bytes = &mut buffers[physical[s]];
+            *bytes = (*bytes).max(values[s]);
+        }
+        for s in 0..values.len() {
+            if last[s] == i && physical[s] != usize::MAX && !free.contains(&physical[s]) {
+                free.push(physical[s]);
+            }
+        }
+    }
+    (buffers, physical)
+}

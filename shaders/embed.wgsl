@@ -1,0 +1,41 @@
+// embed: y[T, D] = scale * W[token[T], D], rows of a block-quantised table.
+// bindings  0 params   1 step read Row [T]   2 y write f32 [T, D]   then the weight's
+// launch    (ceil(D / 32 / WG), T, 1) workgroups of WG; an invocation makes one group of 32 elements
+// why       a table larger than a binding is split by rows: each part writes only the tokens that it holds
+import package::weight::{load, quants};
+override WG: u32;
+
+struct Params {
+    groups: u32,
+    // Rows of the table that lie in this part.
+    first: u32,
+    rows: u32,
+    plane1: u32,
+    plane2: u32,
+    plane3: u32,
+    scale: f32,
+}
+
+struct Row {
+    token: u32,
+    pos: u32,
+    slot: u32,
+    live: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> step: array<Row>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let row = step[id.y];
+    if id.x >= p.groups || row.live == 0u || row.token < p.first || row.token - p.first >= p.rows {
+        return;
+    }
+    let q = load((row.token - p.first) * p.groups + id.x, vec4<u32>(0u, p.plane1, p.plane2, p.plane3));
+    for (var i = 0u; i < 8u; i++) {
+        let half = i / 4u;
+        y[(id.y * p.groups + id.x) * 8u + i] = (quants(q, i) * q.scale[half] + q.offset[half]) * p.scale;
+    }
+}

@@ -1,0 +1,25 @@
+// Where a position of a sequence lies in the paged cache. The cache of a layer is [K, V][pages][KV][PAGE][HD];
+// a row's sequence has `stride` entries of the page table from `slot` * stride on.
+override PAGES: u32;
+override ROWS: u32;
+override KV: u32;
+override HD: u32;
+override PAGE: u32;
+
+// A token of this step: its id, its position, and which sequence it belongs to.
+struct Row {
+    token: u32,
+    pos: u32,
+    slot: u32,
+    // 1 where the row is in use.
+    live: u32,
+}
+
+@group(0) @binding(ROWS) var<storage, read> step: array<Row>;
+@group(0) @binding(PAGES) var<storage, read> pages: array<u32>;
+
+// Item (of four elements) of the key of head `h` at `pos`; its value lies `values` items later.
+fn key_at(slot: u32, stride: u32, pos: u32, h: u32) -> u32 {
+    let page = pages[slot * stride + pos / PAGE];
+    return ((page * KV + h) * PAGE + pos % PAGE) * (HD / 4u);
+}

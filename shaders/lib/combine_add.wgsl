@@ -1,0 +1,4 @@
+// a + b.
+fn combine(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return a + b;
+}

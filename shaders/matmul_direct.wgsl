@@ -1,0 +1,84 @@
+// matmul_direct: y[T, N] = x[T, K] · W[N, K]^T, W block-quantised. For devices without useful workgroup memory.
+// bindings  0 params   1 step read Row [T]   2 x read f32 [T, K]   then the weight's and the output's
+// launch    (ceil(N / (4 · WG)), ceil(T / 4), 1) workgroups of WG; an invocation makes 4 rows of W x 4 tokens
+// requires  K % 32 == 0      accumulates f32
+// why       16 sums stay in registers, weights are unpacked once for four tokens, inputs are the same for all
+//           lanes; on software drivers tiles in workgroup memory are 2 to 25 times slower (shaders/README.md)
+import package::weight::{Group, load, quants};
+import package::output::{store};
+override WG: u32;
+
+struct Params {
+    groups: u32,
+    rows: u32,
+    plane1: u32,
+    plane2: u32,
+    plane3: u32,
+    // Row length of y, where row 0 of W goes in it, and the last token.
+    y_stride: u32,
+    y_first: u32,
+    bias: u32,
+    tokens: u32,
+}
+
+struct Row {
+    token: u32,
+    pos: u32,
+    slot: u32,
+    live: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> step: array<Row>;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let t = wid.y * 4u;
+    if step[t].live == 0u {
+        return;
+    }
+    let first = (wid.x * WG + lid) * 4u;
+    let at = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.rows - 1u)) * p.groups;
+    let base = min(vec4<u32>(t) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.tokens - 1u)) * (p.groups * 8u);
+    let planes = vec4<u32>(0u, p.plane1, p.plane2, p.plane3);
+    // y0 to y3: the four rows of one token each.
+    var y0 = vec4<f32>(0.0);
+    var y1 = vec4<f32>(0.0);
+    var y2 = vec4<f32>(0.0);
+    var y3 = vec4<f32>(0.0);
+    for (var g = 0u; g < p.groups; g++) {
+        let q0 = load(at.x + g, planes);
+        let q1 = load(at.y + g, planes);
+        let q2 = load(at.z + g, planes);
+        let q3 = load(at.w + g, planes);
+        for (var i = 0u; i < 8u; i++) {
+            let h = i / 4u;
+            let w0 = quants(q0, i) * q0.scale[h] + q0.offset[h];
+            let w1 = quants(q1, i) * q1.scale[h] + q1.offset[h];
+            let w2 = quants(q2, i) * q2.scale[h] + q2.offset[h];
+            let w3 = quants(q3, i) * q3.scale[h] + q3.offset[h];
+            let x0 = x[base.x + g * 8u + i];
+            let x1 = x[base.y + g * 8u + i];
+            let x2 = x[base.z + g * 8u + i];
+            let x3 = x[base.w + g * 8u + i];
+            y0 += vec4<f32>(dot(w0, x0), dot(w1, x0), dot(w2, x0), dot(w3, x0));
+            y1 += vec4<f32>(dot(w0, x1), dot(w1, x1), dot(w2, x1), dot(w3, x1));
+            y2 += vec4<f32>(dot(w0, x2), dot(w1, x2), dot(w2, x2), dot(w3, x2));
+            y3 += vec4<f32>(dot(w0, x3), dot(w1, x3), dot(w2, x3), dot(w3, x3));
+        }
+    }
+    for (var r = 0u; r < min(4u, p.rows - min(first, p.rows)); r++) {
+        let to = p.y_first + first + r;
+        store(t * p.y_stride + to, p.bias + first + r, y0[r]);
+        if t + 1u < p.tokens {
+            store((t + 1u) * p.y_stride + to, p.bias + first + r, y1[r]);
+        }
+        if t + 2u < p.tokens {
+            store((t + 2u) * p.y_stride + to, p.bias + first + r, y2[r]);
+        }
+        if t + 3u < p.tokens {
+            store((t + 3u) * p.y_stride + to, p.bias + first + r, y3[r]);
+        }
+    }
+}

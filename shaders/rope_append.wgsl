@@ -1,0 +1,47 @@
+// rope_append: of each token's [q heads, k heads, v heads], q is normed and rotated in place, k is normed,
+// rotated and put into the cache, v is put into the cache.
+// bindings  0 params   then those of the head, rope, cache and kv modules
+// launch    (H + 2 KV, T, 1) workgroups of WG; each takes one head of one token
+// requires  HD % 4 == 0
+import package::head::{load_head, head4, plain4, put4};
+import package::cache::{KV, HD, Row, step, key_at};
+import package::kv::{kv_store};
+override WG: u32;
+override H: u32;
+
+struct Params {
+    q_gain: u32,
+    k_gain: u32,
+    eps: f32,
+    // Entries of the page table a sequence has, and items base a key to its value.
+    page_stride: u32,
+    values: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let row = step[wid.y];
+    if row.live == 0u {
+        return;
+    }
+    let base = wid.y * (H + 2u * KV) * HD + wid.x * HD;
+    if wid.x < H {
+        load_head(base, p.q_gain, p.eps, lid);
+        for (var i = lid; i < HD / 4u; i += WG) {
+            put4(base + 4u * i, head4(i, row.pos));
+        }
+    } else if wid.x < H + KV {
+        load_head(base, p.k_gain, p.eps, lid);
+        let to = key_at(row.slot, p.page_stride, row.pos, wid.x - H);
+        for (var i = lid; i < HD / 4u; i += WG) {
+            kv_store(to + i, head4(i, row.pos));
+        }
+    } else {
+        let to = key_at(row.slot, p.page_stride, row.pos, wid.x - H - KV) + p.values;
+        for (var i = lid; i < HD / 4u; i += WG) {
+            kv_store(to + i, plain4(base + 4u * i));
+        }
+    }
+}

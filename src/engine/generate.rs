@@ -1,0 +1,494 @@
+//! Sequences of tokens, and the loop that extends them.
+//!
+//! The loop keeps the device busy without the CPU: a sampled token becomes the next step's input on
+//! the device, several steps go into one submission, and while one submission runs the one after it
+//! is queued already. Tokens arrive a little late; what was made past an end token or a stop is
+//! simply not part of the sequence, and its places in the cache are written again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Engine, Row, Sampling, State};
+use crate::error::{Error, Result};
+use crate::gpu::Readback;
+use crate::kernel::Resource;
+use crate::kernel::attention::PAGE;
+use crate::kernel::sample::{NONE, RING};
+
+/// Time one submission should take: short enough for a smooth stream and for every watchdog.
+const SUBMISSION: Duration = Duration::from_millis(40);
+/// Steps in one submission at most; two submissions must fit the ring of results.
+const MOST_STEPS: usize = 32;
+/// Time one submission of a prompt may take.
+const PROMPT_SUBMISSION: Duration = Duration::from_millis(500);
+
+/// A sequence of tokens with its part of the KV cache.
+#[derive(Debug)]
+pub struct Sequence {
+    engine: Arc<Engine>,
+    slot: u32,
+    pages: Vec<u32>,
+    /// Tokens whose keys and values are in the cache, from position 0 on.
+    cached: Vec<u32>,
+}
+
+/// A token's log-probability and the best alternatives.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: u32,
+    /// Its natural log-probability under the model, before temperature, penalties and cuts.
+    pub logprob: f32,
+    /// The best tokens and theirs, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// One token made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The token.
+    pub token: u32,
+    /// Whether it is an end token, after which nothing follows.
+    pub end: bool,
+    /// Its log-probability, where asked for.
+    pub logprob: Option<TokenLogprob>,
+}
+
+impl Sequence {
+    /// An empty sequence on an engine.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where as many are open as the engine was loaded for.
+    pub fn new(engine: &Arc<Engine>) -> Result<Self> {
+        let slot = engine.state().free_slots.pop().ok_or(Error::Busy)?;
+        Ok(Self {
+            engine: Arc::clone(engine),
+            slot,
+            pages: Vec::new(),
+            cached: Vec::new(),
+        })
+    }
+
+    /// Tokens in the cache.
+    pub fn cached(&self) -> &[u32] {
+        &self.cached
+    }
+
+    /// The engine it runs on.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Forgets every token after the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.cached.truncate(len);
+    }
+
+    /// Makes tokens after `prompt`, which is the whole context: what of it the cache holds already
+    /// is not computed again. `ends` are the tokens that end an answer.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] where the prompt is empty or longer than the context, [`Error::Token`]
+    /// where it has a token the model does not know.
+    pub fn generate(&mut self, prompt: &[u32], sampling: &Sampling, ends: &[u32], logprobs: Option<usize>) -> Result<Generation<'_>> {
+        let context = self.engine.context;
+        if prompt.is_empty() || prompt.len() > context {
+            return Err(Error::Prompt {
+                tokens: prompt.len(),
+                context,
+            });
+        }
+        let vocab = self.engine.model.config.vocab;
+        if let Some(id) = prompt.iter().find(|t| **t as usize >= vocab) {
+            return Err(Error::Token { id: *id, vocab });
+        }
+        let common = self.cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        self.cached.truncate(common.min(prompt.len() - 1));
+        let reused = self.cached.len();
+        // A token that is made at the last place of the context has no place of its own to go on from.
+        let limit = sampling.max_tokens.min(context + 1 - prompt.len());
+        let mut state = self.engine.state();
+        state.generations += 1;
+        let id = state.generations;
+        drop(state);
+        Ok(Generation {
+            id,
+            prompt: prompt.to_vec(),
+            sampling: sampling.clone(),
+            ends: if sampling.ignore_end { Vec::new() } else { ends.to_vec() },
+            logprobs,
+            limit,
+            made: Vec::new(),
+            submitted: 0,
+            reused,
+            flight: VecDeque::new(),
+            ready: VecDeque::new(),
+            done: limit == 0,
+            steps: 1,
+            staging: Vec::new(),
+            prompt_time: Duration::ZERO,
+            first: None,
+            last: Instant::now(),
+            sequence: self,
+        })
+    }
+
+    /// Takes pages for positions below `len`, and tells the device.
+    fn reserve(&mut self, state: &mut State, len: usize) -> Result<()> {
+        let had = self.pages.len();
+        while self.pages.len() * PAGE < len {
+            let Some(page) = state.free_pages.pop() else {
+                return Err(Error::CacheFull {
+                    tokens: self.engine.kv.pages * PAGE,
+                });
+            };
+            self.pages.push(page);
+        }
+        if self.pages.len() > had {
+            let at = (self.slot as usize * self.engine.kv.stride + had) * 4;
+            let bytes = bytemuck::cast_slice(&self.pages[had..]);
+            let pages = self.engine.buffer(Resource::Pages);
+            self.engine.gpu.queue.write_buffer(pages, at as u64, bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        let mut state = self.engine.state();
+        state.free_pages.append(&mut self.pages);
+        state.free_slots.push(self.slot);
+    }
+}
+
+/// A submission under way.
+#[derive(Debug)]
+struct Flight {
+    /// Steps it holds.
+    steps: usize,
+    tokens: Readback,
+    logits: Option<Readback>,
+    submitted: Instant,
+}
+
+/// Tokens being made. Ask [`Generation::next`] for them one by one; dropping it stops.
+#[derive(Debug)]
+pub struct Generation<'s> {
+    sequence: &'s mut Sequence,
+    id: u64,
+    prompt: Vec<u32>,
+    sampling: Sampling,
+    ends: Vec<u32>,
+    logprobs: Option<usize>,
+    limit: usize,
+    /// Tokens read back, in order.
+    made: Vec<u32>,
+    /// Steps submitted.
+    submitted: usize,
+    reused: usize,
+    flight: VecDeque<Flight>,
+    ready: VecDeque<Step>,
+    done: bool,
+    /// Steps of the next submission.
+    steps: usize,
+    staging: Vec<wgpu::Buffer>,
+    prompt_time: Duration,
+    /// When the first token was there, and the newest.
+    first: Option<Instant>,
+    last: Instant,
+}
+
+impl Generation<'_> {
+    /// Prompt tokens that the cache held already.
+    pub fn reused(&self) -> usize {
+        self.reused
+    }
+
+    /// Time the prompt took, to its first token.
+    pub fn prompt_time(&self) -> Duration {
+        self.prompt_time
+    }
+
+    /// Tokens made so far.
+    pub fn made(&self) -> &[u32] {
+        &self.made
+    }
+
+    /// Time from the first token to the newest.
+    pub fn generation_time(&self) -> Duration {
+        self.first.map_or(Duration::ZERO, |first| self.last - first)
+    }
+
+    /// The next token; `None` after an end token, at the limit or at the context's end.
+    ///
+    /// # Errors
+    /// Where the device fails; the sequence keeps the tokens read so far.
+    pub async fn next_step(&mut self) -> Result<Option<Step>> {
+        let result = self.advance().await;
+        if result.is_err() {
+            self.done = true;
+            self.sequence.cached.clear();
+        }
+        result
+    }
+
+    /// [`Generation::next_step`], waiting for it.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[expect(clippy::should_implement_trait, reason = "it lends and fails; an iterator does neither")]
+    pub fn next(&mut self) -> Result<Option<Step>> {
+        pollster::block_on(self.next_step())
+    }
+
+    async fn advance(&mut self) -> Result<Option<Step>> {
+        loop {
+            if let Some(step) = self.ready.pop_front() {
+                return Ok(Some(step));
+            }
+            if self.done {
+                // What is still under way was made past the end.
+                self.flight.clear();
+                return Ok(None);
+            }
+            if self.submitted == 0 {
+                self.start().await?;
+            }
+            while self.flight.len() < 2 && self.submitted < self.limit {
+                self.submit(false).await?;
+            }
+            self.land().await?;
+        }
+    }
+
+    /// Computes the prompt and the first token.
+    async fn start(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let engine = Arc::clone(&self.sequence.engine);
+        let queue = &engine.gpu.queue;
+        let mut rows = 16.min(engine.chunk);
+        while self.sequence.cached.len() + 1 < self.prompt.len() {
+            let first = self.sequence.cached.len();
+            // The last chunk ends with the prompt: it is run by `submit`, which samples after it.
+            let chunk = &self.prompt[first..];
+            if chunk.len() <= rows {
+                break;
+            }
+            let clock = Instant::now();
+            let mut state = engine.state();
+            state.current = 0;
+            self.write_rows(&mut state, first, rows)?;
+            let mut encoder = engine.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            engine.prompt.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            queue.submit([encoder.finish()]);
+            drop(state);
+            let done = &self.prompt[first..first + rows];
+            self.sequence.cached.extend_from_slice(done);
+            // Waiting between chunks bounds what is queued; the device is idle for microseconds.
+            #[cfg(not(target_arch = "wasm32"))]
+            engine.gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device {
+                reason: e.to_string(),
+            })?;
+            engine.gpu.check()?;
+            let took = clock.elapsed();
+            if took * 2 < PROMPT_SUBMISSION {
+                rows = (rows * 2).min(engine.chunk);
+            } else if took > PROMPT_SUBMISSION && rows > 16 {
+                rows /= 2;
+            }
+        }
+        self.submit(true).await?;
+        self.land().await?;
+        self.prompt_time = began.elapsed();
+        Ok(())
+    }
+
+    /// Puts `count` tokens of the prompt from `first` on into the step.
+    fn write_rows(&mut self, state: &mut State, first: usize, count: usize) -> Result<()> {
+        let engine = Arc::clone(&self.sequence.engine);
+        self.sequence.reserve(state, first + count)?;
+        let mut rows = vec![Row::default(); engine.chunk];
+        for (i, row) in rows.iter_mut().take(count).enumerate() {
+            *row = Row {
+                token: self.prompt[first + i],
+                pos: (first + i) as u32,
+                slot: self.sequence.slot,
+                live: 1,
+            };
+        }
+        let step = engine.buffer(Resource::Step);
+        engine.gpu.queue.write_buffer(step, 0, bytemuck::cast_slice(&rows));
+        Ok(())
+    }
+
+    /// Queues one submission: the end of the prompt and a token, or some steps of decode.
+    async fn submit(&mut self, prompt: bool) -> Result<()> {
+        let engine = Arc::clone(&self.sequence.engine);
+        let mut state = engine.state();
+        let ours = state.current == self.id;
+        if !ours && !self.flight.is_empty() {
+            // Another sequence took the device's step: ours goes on from what was read.
+            drop(state);
+            while !self.flight.is_empty() {
+                Box::pin(self.land()).await?;
+            }
+            if self.done {
+                return Ok(());
+            }
+            state = engine.state();
+        }
+        let left = self.limit - self.submitted;
+        let steps = if prompt || self.logprobs.is_some() { 1 } else { self.steps.min(left) };
+        if !ours || prompt {
+            state.current = self.id;
+            self.write_sampler(&engine);
+        }
+        let len = self.prompt.len() + self.submitted + steps;
+        self.sequence.reserve(&mut state, len.min(engine.context))?;
+        let first = self.sequence.cached.len();
+        if prompt {
+            self.write_rows(&mut state, first, self.prompt.len() - first)?;
+            self.sequence.cached.extend_from_slice(&self.prompt[first..]);
+        } else if !ours {
+            let newest = *self.made.last().unwrap_or(&NONE);
+            let row = Row {
+                token: newest,
+                pos: (self.prompt.len() + self.made.len() - 1) as u32,
+                slot: self.sequence.slot,
+                live: 1,
+            };
+            let step = engine.buffer(Resource::Step);
+            engine.gpu.queue.write_buffer(step, 0, bytemuck::bytes_of(&row));
+        }
+
+        let (program, sampler, logits) = if prompt {
+            (&engine.prompt, &engine.sample_prompt, &engine.logits[1])
+        } else {
+            (&engine.decode, &engine.sample_decode, &engine.logits[0])
+        };
+        let mut encoder = engine.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut logits_copy = None;
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for _ in 0..steps - usize::from(self.logprobs.is_some()) {
+                program.encode(&mut pass);
+                sampler.encode(&mut pass);
+            }
+        }
+        if self.logprobs.is_some() {
+            program.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            let bytes = engine.model.config.vocab as u64 * 4;
+            let staging = Readback::staging(&engine.gpu, bytes);
+            encoder.copy_buffer_to_buffer(logits, 0, &staging, 0, bytes);
+            logits_copy = Some(staging);
+            sampler.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        }
+        let bytes = u64::from(RING) * 4;
+        let staging = self.staging.pop().unwrap_or_else(|| Readback::staging(&engine.gpu, bytes));
+        encoder.copy_buffer_to_buffer(engine.buffer(Resource::Out), 0, &staging, 0, bytes);
+        engine.gpu.queue.submit([encoder.finish()]);
+        drop(state);
+        self.submitted += steps;
+        self.flight.push_back(Flight {
+            steps,
+            tokens: Readback::start(staging),
+            logits: logits_copy.map(Readback::start),
+            submitted: Instant::now(),
+        });
+        Ok(())
+    }
+
+    /// The sampler's state, history and bias of this generation.
+    fn write_sampler(&self, engine: &Engine) {
+        let queue = &engine.gpu.queue;
+        let state = self.sampling.state(self.made.len(), self.limit, &self.ends);
+        queue.write_buffer(engine.buffer(Resource::Sampler), 0, bytemuck::bytes_of(&state));
+        let vocab = engine.model.config.vocab;
+        if self.sampling.penalises() {
+            let mut history = vec![0u32; vocab];
+            for token in &self.prompt {
+                history[*token as usize] |= 1 << 31;
+            }
+            for token in &self.made {
+                history[*token as usize] += 1;
+            }
+            queue.write_buffer(engine.buffer(Resource::History), 0, bytemuck::cast_slice(&history));
+        }
+        if !self.sampling.logit_bias.is_empty() {
+            let mut bias = vec![0f32; vocab];
+            for (id, b) in &self.sampling.logit_bias {
+                if let Some(to) = bias.get_mut(*id as usize) {
+                    *to += b;
+                }
+            }
+            queue.write_buffer(engine.buffer(Resource::Bias), 0, bytemuck::cast_slice(&bias));
+        }
+    }
+
+    /// Waits for the oldest submission and takes its tokens.
+    async fn land(&mut self) -> Result<()> {
+        let Some(flight) = self.flight.pop_front() else {
+            return Ok(());
+        };
+        let engine = Arc::clone(&self.sequence.engine);
+        let (ring, staging) = flight.tokens.finish(&engine.gpu).await?;
+        self.staging.push(staging);
+        let logits = match flight.logits {
+            Some(logits) => Some(logits.finish(&engine.gpu).await?.0),
+            None => None,
+        };
+        let now = Instant::now();
+        // With two submissions queued, the device took as long as since the last one landed.
+        let took = now - self.last.max(flight.submitted);
+        let each = took / flight.steps as u32;
+        if self.first.is_some() && each > Duration::ZERO {
+            let fit = SUBMISSION.as_nanos() / each.as_nanos().max(1);
+            self.steps = (fit as usize).clamp(1, MOST_STEPS);
+        }
+        self.last = now;
+        self.first.get_or_insert(now);
+        if self.done {
+            return Ok(());
+        }
+        for _ in 0..flight.steps {
+            let token = ring[self.made.len() % RING as usize];
+            // The token before this one has been computed, so its keys and values are there.
+            if let Some(before) = self.made.last() {
+                self.sequence.cached.push(*before);
+            }
+            self.made.push(token);
+            let end = self.ends.contains(&token);
+            let logprob = self.logprobs.zip(logits.as_ref()).map(|(k, words)| {
+                let logits: &[f32] = bytemuck::cast_slice(words);
+                logprob(logits, token, k)
+            });
+            self.ready.push_back(Step { token, end, logprob });
+            if end || self.made.len() >= self.limit {
+                self.done = true;
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// log softmax(logits) at `id`, and the `k` best.
+pub(crate) fn logprob(logits: &[f32], id: u32, k: usize) -> TokenLogprob {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| f64::from(l - top).exp()).sum();
+    let norm = f64::from(top) + sum.ln();
+    let at = |id: u32| (f64::from(logits[id as usize]) - norm) as f32;
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let k = k.min(ids.len());
+    if k < ids.len() && k > 0 {
+        ids.select_nth_unstable_by(k - 1, better);
+    }
+    ids.truncate(k);
+    ids.sort_by(better);
+    TokenLogprob {
+        id,
+        logprob: at(id),
+        top: ids.into_iter().map(|id| (id, at(id))).collect(),
+    }
+}

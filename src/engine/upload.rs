@@ -1,0 +1,116 @@
+//! Weights from a checkpoint to the device, repacked on the way, tensor by tensor.
+//!
+//! Only some megabytes of staging live at any time, and a file's pages are given back once they
+//! are uploaded, so that peak memory stays near one copy of the weights.
+
+use crate::error::{Error, Result};
+use crate::format::Checkpoint;
+use crate::gpu::{Buffers, Gpu};
+use crate::graph::{Graph, WeightSpec};
+use crate::kernel::Resource;
+use crate::plan::{self, Part};
+use crate::quant::{self, Format, Layout};
+use crate::tensor::DType;
+
+use super::OnProgress;
+
+/// Bytes repacked and staged at once.
+const STAGE: usize = 8 << 20;
+
+/// Uploads every weight of `graph`.
+pub(super) async fn weights(gpu: &Gpu, checkpoint: &Checkpoint, graph: &Graph, progress: OnProgress<'_>) -> Result<Buffers> {
+    let mut buffers = Buffers::new();
+    let total: u64 = graph
+        .weights
+        .iter()
+        .filter_map(|w| checkpoint.tensor(&w.name))
+        .map(|t| t.bytes)
+        .sum();
+    let mut done = 0;
+    let mut pending = 0;
+    for (id, spec) in graph.weights.iter().enumerate() {
+        for (index, part) in plan::parts(spec, &gpu.caps)?.iter().enumerate() {
+            let buffer = gpu.buffer(&format!("{}.{index}", spec.name), part.layout.bytes as u64);
+            upload_part(gpu, checkpoint, spec, part, &buffer, &mut pending)?;
+            gpu.check()?;
+            buffers.insert(Resource::Weight(id, index), buffer);
+        }
+        if let Some(info) = checkpoint.tensor(&spec.name) {
+            done += info.bytes;
+            checkpoint.release(info);
+        }
+        progress(done, total);
+    }
+    let len = graph.vectors.last().map_or(0, |v| v.first + v.len);
+    let mut vectors = vec![0f32; len.max(4)];
+    for v in &graph.vectors {
+        vectors[v.first..v.first + v.len].copy_from_slice(&vector(checkpoint, &v.name, v.len)?);
+    }
+    let buffer = gpu.buffer("vectors", 4 * vectors.len() as u64);
+    gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&vectors));
+    buffers.insert(Resource::Vectors, buffer);
+    flush(gpu, &mut pending)?;
+    Ok(buffers)
+}
+
+/// A vector of `len` elements in f32.
+pub(super) fn vector(checkpoint: &Checkpoint, name: &str, len: usize) -> Result<Vec<f32>> {
+    let info = checkpoint.require(name)?;
+    if info.elements() != len {
+        return Err(Error::Shape {
+            tensor: name.into(),
+            want: vec![len],
+            got: info.shape.clone(),
+        });
+    }
+    let mut values = vec![0f32; len];
+    (Format::of(info.dtype).dequantize)(&checkpoint.data(info)?, &mut values);
+    Ok(values)
+}
+
+fn upload_part(gpu: &Gpu, checkpoint: &Checkpoint, spec: &WeightSpec, part: &Part, buffer: &wgpu::Buffer, pending: &mut usize) -> Result<()> {
+    let info = checkpoint.require(&spec.name)?;
+    let data = checkpoint.data(info)?;
+    let row = data.len() / spec.rows;
+    // A multiple of 64 rows keeps every plane's piece on whole words.
+    let step = (STAGE / row.max(1)).max(64) / 64 * 64;
+    let planes = Format::of(spec.dtype).planes;
+    for first in (0..part.rows).step_by(step) {
+        let rows = step.min(part.rows - first);
+        let from = (part.first + first) * row;
+        let layout = Layout::new(spec.dtype, rows, spec.cols);
+        let mut packed = vec![0u8; layout.bytes];
+        quant::repack_rows(spec.dtype, &data[from..from + rows * row], rows, spec.cols, &mut packed);
+        for (i, plane) in planes.iter().enumerate() {
+            let bytes = rows * spec.cols / plane.per * plane.bytes;
+            let at = part.layout.offsets[i] + first * spec.cols / plane.per * plane.bytes;
+            // The last piece may end within a word; its plane is padded.
+            let bytes = bytes.next_multiple_of(4);
+            let piece = &packed[layout.offsets[i]..layout.offsets[i] + bytes];
+            gpu.queue.write_buffer(buffer, at as u64, piece);
+        }
+        *pending += packed.len();
+        if *pending >= 4 * STAGE {
+            flush(gpu, pending)?;
+        }
+    }
+    Ok(())
+}
+
+/// Submits what was written and waits, so that its staging memory is free again.
+fn flush(gpu: &Gpu, pending: &mut usize) -> Result<()> {
+    *pending = 0;
+    gpu.queue.submit([]);
+    #[cfg(not(target_arch = "wasm32"))]
+    gpu.device
+        .poll(wgpu::PollType::wait_indefinitely())
+        .map_err(|e| Error::Device {
+            reason: e.to_string(),
+        })?;
+    gpu.check()
+}
+
+/// Whether a matrix of this type and width can be used as it is.
+pub(crate) fn usable(dtype: DType, cols: usize) -> bool {
+    cols % Format::of(dtype).block.max(32) == 0
+}

@@ -1,0 +1,127 @@
+//! A plan on a device: pipelines, parameters and bind groups made once, replayed every step.
+
+use std::collections::HashMap;
+
+use super::{Gpu, Pipelines};
+use crate::error::{Error, Result};
+use crate::kernel::{Dispatch, Resource};
+use crate::shader::Const;
+
+/// Buffers by what they are.
+pub type Buffers = HashMap<Resource, wgpu::Buffer>;
+
+/// A recorded launch.
+#[derive(Debug)]
+struct Launch {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    grid: [u32; 3],
+}
+
+/// Launches with everything they bind, ready to be encoded any number of times.
+#[derive(Debug)]
+pub struct Program {
+    launches: Vec<Launch>,
+}
+
+/// Distance of two parameter blocks: WebGPU's default alignment of uniform offsets.
+const PARAMS: u64 = 256;
+
+impl Program {
+    /// Binds `dispatches` to `buffers`.
+    ///
+    /// # Errors
+    /// [`Error::Shader`] where a kernel does not compose or a buffer is missing.
+    pub fn new(
+        gpu: &Gpu,
+        pipelines: &Pipelines,
+        dispatches: &[Dispatch],
+        buffers: &Buffers,
+    ) -> Result<Self> {
+        pipelines.prepare(gpu, dispatches.iter())?;
+        let mut bytes = vec![0u8; dispatches.len() * PARAMS as usize];
+        for (d, block) in dispatches
+            .iter()
+            .zip(bytes.chunks_exact_mut(PARAMS as usize))
+        {
+            for (value, word) in d.params.iter().zip(block.chunks_exact_mut(4)) {
+                let bits = match *value {
+                    Const::U(v) => v,
+                    Const::F(v) => v.to_bits(),
+                    Const::B(v) => u32::from(v),
+                };
+                word.copy_from_slice(&bits.to_le_bytes());
+            }
+        }
+        let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("omnimini.params"),
+            size: (bytes.len() as u64).max(PARAMS),
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        gpu.queue.write_buffer(&params, 0, &bytes);
+        let mut layouts: HashMap<
+            (&str, &crate::shader::Variant),
+            (wgpu::ComputePipeline, wgpu::BindGroupLayout),
+        > = HashMap::new();
+        let mut launches = Vec::with_capacity(dispatches.len());
+        for (i, d) in dispatches.iter().enumerate() {
+            let key = (d.kernel.name, &d.variant);
+            if !layouts.contains_key(&key) {
+                let pipeline = pipelines.get(gpu, d)?;
+                let layout = pipeline.get_bind_group_layout(0);
+                layouts.insert(key, (pipeline, layout));
+            }
+            let (pipeline, layout) = &layouts[&key];
+            let mut entries = vec![wgpu::BindGroupEntry {
+                binding: 0,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &params,
+                    offset: i as u64 * PARAMS,
+                    size: std::num::NonZeroU64::new(PARAMS),
+                }),
+            }];
+            for (n, (resource, _)) in d.bindings.iter().enumerate() {
+                let buffer = buffers.get(resource).ok_or_else(|| Error::Shader {
+                    kernel: d.kernel.name,
+                    reason: format!("`{}` binds {resource}, which has no buffer", d.label),
+                })?;
+                entries.push(wgpu::BindGroupEntry {
+                    binding: n as u32 + 1,
+                    resource: buffer.as_entire_binding(),
+                });
+            }
+            let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&d.label),
+                layout,
+                entries: &entries,
+            });
+            launches.push(Launch {
+                pipeline: pipeline.clone(),
+                group,
+                grid: d.grid,
+            });
+        }
+        Ok(Self { launches })
+    }
+
+    /// Number of launches.
+    pub fn len(&self) -> usize {
+        self.launches.len()
+    }
+
+    /// Whether there is nothing to launch.
+    pub fn is_empty(&self) -> bool {
+        self.launches.is_empty()
+    }
+
+    /// Encodes every launch.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for launch in &self.launches {
+            pass.set_pipeline(&launch.pipeline);
+            pass.set_bind_group(0, &launch.group, &[]);
+            let [x, y, z] = launch.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+}

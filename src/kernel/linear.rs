@@ -1,0 +1,396 @@
+//! Products with quantised weights: mat-vecs for one token, mat-muls for many.
+
+use super::{Access, Dispatch, Kernel, Resource, Team, kernel, u};
+use crate::caps::{Caps, DeviceKind};
+use crate::graph::Act;
+use crate::quant::Format;
+use crate::shader::Const;
+use crate::tensor::DType;
+
+/// One product, one token.
+pub const MATVEC: Kernel = kernel!(
+    "matvec",
+    [
+        "groups",
+        "rows",
+        "plane1",
+        "plane2",
+        "plane3",
+        "gain",
+        "post_gain",
+        "eps",
+        "y_first",
+        "bias"
+    ]
+);
+
+/// act(gate) · up, one token.
+pub const MATVEC_GLU: Kernel = kernel!(
+    "matvec_glu",
+    [
+        "groups",
+        "rows",
+        "plane1",
+        "plane2",
+        "plane3",
+        "b_plane1",
+        "b_plane2",
+        "b_plane3",
+        "gain",
+        "post_gain",
+        "eps"
+    ]
+);
+
+/// Three products of one input, one token.
+pub const MATVEC_QKV: Kernel = kernel!(
+    "matvec_qkv",
+    [
+        "groups",
+        "rows",
+        "plane1",
+        "plane2",
+        "plane3",
+        "b_rows",
+        "b_plane1",
+        "b_plane2",
+        "b_plane3",
+        "c_rows",
+        "c_plane1",
+        "c_plane2",
+        "c_plane3",
+        "gain",
+        "post_gain",
+        "eps"
+    ]
+);
+
+/// One product, many tokens, in registers alone.
+pub const MATMUL_DIRECT: Kernel = kernel!(
+    "matmul_direct",
+    [
+        "groups", "rows", "plane1", "plane2", "plane3", "y_stride", "y_first", "bias", "tokens"
+    ]
+);
+
+/// One product, many tokens, by tiles in workgroup memory.
+pub const MATMUL_TILE: Kernel = kernel!(
+    "matmul_tile",
+    [
+        "groups", "rows", "plane1", "plane2", "plane3", "y_stride", "y_first", "bias", "tokens"
+    ]
+);
+
+/// A part of a weight as a kernel sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight {
+    /// Its buffer.
+    pub resource: Resource,
+    /// Element type.
+    pub dtype: DType,
+    /// Outputs in this part.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Its first row among the whole weight's.
+    pub first: usize,
+    /// Starts of planes 1 to 3, in units of 16 bytes.
+    pub planes: [u32; 3],
+}
+
+impl Weight {
+    /// The module that reads this format.
+    pub(super) fn file(&self) -> &'static str {
+        Format::of(self.dtype).wgsl
+    }
+
+    pub(super) fn planes(&self) -> [Const; 3] {
+        self.planes.map(Const::U)
+    }
+}
+
+/// What a mat-vec multiplies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Input {
+    /// x as it is.
+    Plain {
+        /// x [K].
+        x: Resource,
+    },
+    /// RMSNorm(x) · gain.
+    Norm {
+        /// x [K].
+        x: Resource,
+        /// Place of the gain among the vectors, in vec4s.
+        gain: usize,
+        /// Epsilon.
+        eps: f32,
+    },
+    /// RMSNorm(s) · gain with s = x + RMSNorm(b) · post_gain, which is kept.
+    AddNorm {
+        /// x [K].
+        x: Resource,
+        /// b [K].
+        b: Resource,
+        /// Where s [K] goes.
+        s: Resource,
+        /// Place of the outer gain, in vec4s.
+        gain: usize,
+        /// Place of b's gain, in vec4s.
+        post_gain: usize,
+        /// Epsilon of both norms.
+        eps: f32,
+    },
+}
+
+impl Input {
+    /// Binds the input's module; returns (gain, post_gain, eps).
+    fn bind(self, d: &mut Dispatch) -> [Const; 3] {
+        match self {
+            Self::Plain { x } => {
+                let x = d.bind(x, Access::Read);
+                d.module("input", "input/plain", vec![("X", x)]);
+                [Const::U(0), Const::U(0), Const::F(0.0)]
+            }
+            Self::Norm { x, gain, eps } => {
+                let x = d.bind(x, Access::Read);
+                let vectors = d.bind(Resource::Vectors, Access::Read);
+                d.module("input", "input/norm", vec![("X", x), ("VECTORS", vectors)]);
+                [u(gain), Const::U(0), Const::F(eps)]
+            }
+            Self::AddNorm {
+                x,
+                b,
+                s,
+                gain,
+                post_gain,
+                eps,
+            } => {
+                let x = d.bind(x, Access::Read);
+                let vectors = d.bind(Resource::Vectors, Access::Read);
+                let b = d.bind(b, Access::Read);
+                let s = d.bind(s, Access::Write);
+                let consts = vec![("X", x), ("B", b), ("S", s), ("VECTORS", vectors)];
+                d.module("input", "input/add_norm", consts);
+                [u(gain), u(post_gain), Const::F(eps)]
+            }
+        }
+    }
+}
+
+/// What becomes of a product.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Output {
+    /// Stored.
+    Store,
+    /// Plus a bias: its place among the vectors, in elements.
+    Bias(usize),
+    /// Plus the residual stream, of y's own shape.
+    Add(Resource),
+    /// Times act(gate), of y's own shape.
+    Glu(Resource, Act),
+    /// cap · tanh(y / cap).
+    Softcap(f32),
+}
+
+impl Output {
+    fn bind(self, d: &mut Dispatch, y: Resource) {
+        let y = ("Y", d.bind(y, Access::Write));
+        match self {
+            Self::Store => d.module("output", "output/store", vec![y]),
+            Self::Bias(_) => {
+                let vectors = d.bind(Resource::Vectors, Access::Read);
+                d.module("output", "output/bias", vec![y, ("BIAS", vectors)]);
+            }
+            Self::Add(residual) => {
+                let residual = d.bind(residual, Access::Read);
+                d.module("output", "output/add", vec![y, ("RESIDUAL", residual)]);
+            }
+            Self::Glu(gate, act) => {
+                let gate = d.bind(gate, Access::Read);
+                d.module("output", "output/glu", vec![y, ("GATE", gate)]);
+                d.module("act", act_file(act), vec![]);
+            }
+            Self::Softcap(cap) => {
+                d.module("output", "output/softcap", vec![y, ("CAP", Const::F(cap))]);
+            }
+        }
+    }
+
+    fn bias(self) -> usize {
+        if let Self::Bias(at) = self { at } else { 0 }
+    }
+}
+
+/// The module of an activation.
+pub(super) fn act_file(act: Act) -> &'static str {
+    match act {
+        Act::Silu => "lib/silu",
+        Act::GeluTanh => "lib/gelu_tanh",
+    }
+}
+
+/// Workgroups for `rows` rows, four to a team.
+fn groups(rows: usize, team: Team) -> u32 {
+    (rows as u32).div_ceil(4 * (team.wg / team.lanes))
+}
+
+/// y = output(W · input).
+pub fn matvec(
+    caps: &Caps,
+    label: &str,
+    w: Weight,
+    input: Input,
+    output: Output,
+    y: Resource,
+) -> Dispatch {
+    let team = Team::rows(caps, w.cols / 32);
+    let mut d = Dispatch::new(&MATVEC, label);
+    d.team(team);
+    let [gain, post_gain, eps] = input.bind(&mut d);
+    let binding = d.bind(w.resource, Access::Read);
+    d.module("rows", "lib/rows", vec![]);
+    d.module("weight", w.file(), vec![("BINDING", binding)]);
+    output.bind(&mut d, y);
+    let [p1, p2, p3] = w.planes();
+    let bias = u(output.bias() + w.first);
+    d.params = vec![
+        u(w.cols / 32),
+        u(w.rows),
+        p1,
+        p2,
+        p3,
+        gain,
+        post_gain,
+        eps,
+        u(w.first),
+        bias,
+    ];
+    d.grid2(groups(w.rows, team), caps);
+    d
+}
+
+/// y = act(A · input) · (B · input).
+pub fn matvec_glu(
+    caps: &Caps,
+    label: &str,
+    [a, b]: [Weight; 2],
+    input: Input,
+    act: Act,
+    y: Resource,
+) -> Dispatch {
+    let team = Team::rows(caps, a.cols / 32);
+    let mut d = Dispatch::new(&MATVEC_GLU, label);
+    d.team(team);
+    let [gain, post_gain, eps] = input.bind(&mut d);
+    for (w, rows, weight) in [(a, "rows_a", "weight_a"), (b, "rows_b", "weight_b")] {
+        let binding = d.bind(w.resource, Access::Read);
+        d.module(rows, "lib/rows", vec![]);
+        d.module(weight, w.file(), vec![("BINDING", binding)]);
+    }
+    d.module("act", act_file(act), vec![]);
+    let y = d.bind(y, Access::Write);
+    d.set("Y", y);
+    let [a1, a2, a3] = a.planes();
+    let [b1, b2, b3] = b.planes();
+    d.params = vec![
+        u(a.cols / 32),
+        u(a.rows),
+        a1,
+        a2,
+        a3,
+        b1,
+        b2,
+        b3,
+        gain,
+        post_gain,
+        eps,
+    ];
+    d.grid2(groups(a.rows, team), caps);
+    d
+}
+
+/// y = [A · input, B · input, C · input].
+pub fn matvec_qkv(
+    caps: &Caps,
+    label: &str,
+    weights: [Weight; 3],
+    input: Input,
+    y: Resource,
+) -> Dispatch {
+    let team = Team::rows(caps, weights[0].cols / 32);
+    let mut d = Dispatch::new(&MATVEC_QKV, label);
+    d.team(team);
+    let [gain, post_gain, eps] = input.bind(&mut d);
+    d.params.push(u(weights[0].cols / 32));
+    let names = [
+        ("rows_a", "weight_a"),
+        ("rows_b", "weight_b"),
+        ("rows_c", "weight_c"),
+    ];
+    for (w, (rows, weight)) in weights.iter().zip(names) {
+        let binding = d.bind(w.resource, Access::Read);
+        d.module(rows, "lib/rows", vec![]);
+        d.module(weight, w.file(), vec![("BINDING", binding)]);
+        d.params.push(u(w.rows));
+        d.params.extend(w.planes());
+    }
+    d.params.extend([gain, post_gain, eps]);
+    let y = d.bind(y, Access::Write);
+    d.set("Y", y);
+    d.grid = [weights.iter().map(|w| groups(w.rows, team)).sum(), 1, 1];
+    d
+}
+
+/// Where a mat-mul puts its result: rows of `stride` elements, from element `first` on.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns {
+    /// The buffer [T, stride].
+    pub y: Resource,
+    /// Elements of one of its rows.
+    pub stride: usize,
+    /// The first element of the result in a row.
+    pub first: usize,
+}
+
+/// y[T, first ..] = output(x[T, K] · Wᵀ), T = `tokens`.
+pub fn matmul(
+    caps: &Caps,
+    label: &str,
+    w: Weight,
+    x: Resource,
+    output: Output,
+    to: Columns,
+    tokens: usize,
+) -> Dispatch {
+    let direct = caps.kind == DeviceKind::Cpu;
+    let mut d = Dispatch::new(if direct { &MATMUL_DIRECT } else { &MATMUL_TILE }, label);
+    d.bind(Resource::Step, Access::Read);
+    d.bind(x, Access::Read);
+    let binding = d.bind(w.resource, Access::Read);
+    d.module("weight", w.file(), vec![("BINDING", binding)]);
+    output.bind(&mut d, to.y);
+    let [p1, p2, p3] = w.planes();
+    let first = u(to.first + w.first);
+    let bias = u(output.bias() + w.first);
+    d.params = vec![
+        u(w.cols / 32),
+        u(w.rows),
+        p1,
+        p2,
+        p3,
+        u(to.stride),
+        first,
+        bias,
+        u(tokens),
+    ];
+    let (rows, tokens) = (w.rows as u32, tokens as u32);
+    d.grid = if direct {
+        let wg = 16;
+        d.set("WG", Const::U(wg));
+        [rows.div_ceil(4 * wg), tokens.div_ceil(4), 1]
+    } else {
+        [rows.div_ceil(64), tokens.div_ceil(32), 1]
+    };
+    d
+}

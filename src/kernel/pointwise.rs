@@ -1,0 +1,152 @@
+//! Kernels that touch each element about once: embedding, norms, sums.
+
+use super::linear::{Weight, act_file};
+use super::{Access, Dispatch, Kernel, Resource, Team, kernel, u};
+use crate::caps::Caps;
+use crate::graph::Act;
+use crate::shader::Const;
+
+/// Rows of the token table.
+pub const EMBED: Kernel = kernel!(
+    "embed",
+    [
+        "groups", "first", "rows", "plane1", "plane2", "plane3", "scale"
+    ]
+);
+
+/// RMSNorm.
+pub const RMS_NORM: Kernel = kernel!("rms_norm", ["rows", "d4", "gain", "eps"]);
+
+/// x + RMSNorm(b).
+pub const ADD_NORM: Kernel = kernel!("add_norm", ["rows", "d4", "gain", "eps"]);
+
+/// A function of two tensors.
+pub const BINARY: Kernel = kernel!("binary", ["n4"]);
+
+/// The last live row.
+pub const LAST_ROW: Kernel = kernel!("last_row", ["rows", "d4"]);
+
+/// y [tokens, D] = scale · table[token]; one launch for each part of the table.
+pub fn embed(label: &str, table: Weight, scale: f32, y: Resource, tokens: usize) -> Dispatch {
+    let mut d = Dispatch::new(&EMBED, label);
+    d.bind(Resource::Step, Access::Read);
+    d.bind(y, Access::Write);
+    let binding = d.bind(table.resource, Access::Read);
+    d.module("weight", table.file(), vec![("BINDING", binding)]);
+    let wg = 32;
+    d.set("WG", Const::U(wg));
+    let groups = (table.cols / 32) as u32;
+    let [p1, p2, p3] = table.planes();
+    d.params = vec![
+        Const::U(groups),
+        u(table.first),
+        u(table.rows),
+        p1,
+        p2,
+        p3,
+        Const::F(scale),
+    ];
+    d.grid = [groups.div_ceil(wg), tokens as u32, 1];
+    d
+}
+
+/// y [rows, D] = RMSNorm(x) · gain; `gain` in vec4s.
+pub fn rms_norm(
+    caps: &Caps,
+    label: &str,
+    x: Resource,
+    gain: usize,
+    eps: f32,
+    y: Resource,
+    [rows, cols]: [usize; 2],
+) -> Dispatch {
+    norm(
+        caps,
+        Dispatch::new(&RMS_NORM, label),
+        x,
+        gain,
+        eps,
+        y,
+        [rows, cols],
+    )
+}
+
+/// y [rows, D] = x + RMSNorm(b) · gain; `gain` in vec4s.
+pub fn add_norm(
+    caps: &Caps,
+    label: &str,
+    [x, b]: [Resource; 2],
+    gain: usize,
+    eps: f32,
+    y: Resource,
+    [rows, cols]: [usize; 2],
+) -> Dispatch {
+    let mut d = norm(
+        caps,
+        Dispatch::new(&ADD_NORM, label),
+        x,
+        gain,
+        eps,
+        y,
+        [rows, cols],
+    );
+    d.bind(b, Access::Read);
+    d
+}
+
+fn norm(
+    caps: &Caps,
+    mut d: Dispatch,
+    x: Resource,
+    gain: usize,
+    eps: f32,
+    y: Resource,
+    [rows, cols]: [usize; 2],
+) -> Dispatch {
+    let team = Team::sum(caps, cols / 4);
+    d.team(team);
+    d.bind(x, Access::Read);
+    d.bind(Resource::Vectors, Access::Read);
+    d.bind(y, Access::Write);
+    d.params = vec![u(rows), u(cols / 4), u(gain), Const::F(eps)];
+    d.grid = [(rows as u32).div_ceil(team.wg / team.lanes), 1, 1];
+    d
+}
+
+/// y = a + b, or act(a) · b, over `n` elements.
+pub fn binary(
+    caps: &Caps,
+    label: &str,
+    act: Option<Act>,
+    [a, b]: [Resource; 2],
+    y: Resource,
+    n: usize,
+) -> Dispatch {
+    let mut d = Dispatch::new(&BINARY, label);
+    d.bind(a, Access::Read);
+    d.bind(b, Access::Read);
+    d.bind(y, Access::Write);
+    match act {
+        None => d.module("combine", "lib/combine_add", vec![]),
+        Some(act) => {
+            d.module("combine", "lib/combine_glu", vec![]);
+            d.module("act", act_file(act), vec![]);
+        }
+    }
+    let wg = 64;
+    d.set("WG", Const::U(wg));
+    d.params = vec![u(n / 4)];
+    d.grid2((n as u32 / 4).div_ceil(wg), caps);
+    d
+}
+
+/// y [D] = the last live row of x [tokens, D].
+pub fn last_row(label: &str, x: Resource, y: Resource, [tokens, cols]: [usize; 2]) -> Dispatch {
+    let mut d = Dispatch::new(&LAST_ROW, label);
+    d.bind(Resource::Step, Access::Read);
+    d.bind(x, Access::Read);
+    d.bind(y, Access::Write);
+    d.set("WG", Const::U(64));
+    d.params = vec![u(tokens), u(cols / 4)];
+    d
+}

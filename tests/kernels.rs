@@ -1,0 +1,102 @@
+//! Every kernel in every variant on the adapter at hand, against plain f64 arithmetic: odd shapes,
+//! fresh inputs, poisoned outputs, guard words around what may be written.
+//!
+//! `OMNIMINI_ADAPTER` chooses the adapter, `OMNIMINI_STRICT_WEBGPU=1` runs under the browser's
+//! rules and default limits, `OMNIMINI_SEED` repeats a run, `OMNIMINI_KERNEL=NAME` runs one kernel.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::HashSet;
+
+use omnimini::gpu::{Buffers, Gpu, Pipelines, Program, read};
+use omnimini::kernel::catalog::catalog;
+use omnimini::kernel::probe::{POISON, Probe, probe};
+use omnimini::kernel::{Access, Resource};
+use pollster::block_on;
+
+mod common;
+
+fn seed() -> u64 {
+    let seed = std::env::var("OMNIMINI_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok());
+    seed.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.unwrap().as_nanos() as u64
+    })
+}
+
+/// Runs a probe; the error says what differs.
+fn check(gpu: &Gpu, pipelines: &Pipelines, probe: &Probe) -> Result<(), String> {
+    let mut buffers = Buffers::new();
+    for (resource, words) in &probe.buffers {
+        let buffer = gpu.buffer("probe", 4 * words.len() as u64);
+        gpu.queue
+            .write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        buffers.insert(*resource, buffer);
+    }
+    let program = Program::new(
+        gpu,
+        pipelines,
+        std::slice::from_ref(&probe.dispatch),
+        &buffers,
+    )
+    .map_err(|e| e.to_string())?;
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    program.encode(&mut encoder.begin_compute_pass(&Default::default()));
+    gpu.queue.submit([encoder.finish()]);
+    gpu.check().map_err(|e| e.to_string())?;
+    let written: HashSet<Resource> = probe
+        .dispatch
+        .bindings
+        .iter()
+        .filter(|(_, a)| *a == Access::Write)
+        .map(|(r, _)| *r)
+        .collect();
+    for (resource, before) in &probe.buffers {
+        if !written.contains(resource) {
+            continue;
+        }
+        let after = block_on(read(gpu, &buffers[resource], 4 * before.len() as u64))
+            .map_err(|e| e.to_string())?;
+        common::compare(probe, *resource, before, &after)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_variant_agrees_with_the_reference() {
+    let gpu = common::gpu();
+    let seed = seed();
+    println!("on {} with OMNIMINI_SEED={seed}", gpu.info);
+    let pipelines = Pipelines::default();
+    let mut failures = Vec::new();
+    let mut seen = HashSet::new();
+    let only = std::env::var("OMNIMINI_KERNEL").ok();
+    let mut checked = 0;
+    for d in catalog(&gpu.caps) {
+        if only.as_ref().is_some_and(|name| name != d.kernel.name) {
+            continue;
+        }
+        if d.kernel.name.starts_with("sample_") || !seen.insert((d.kernel.name, d.variant.clone()))
+        {
+            continue;
+        }
+        for round in 0..3 {
+            let probe = probe(&d, seed.wrapping_add(round));
+            checked += 1;
+            if let Err(e) = check(&gpu, &pipelines, &probe) {
+                failures.push(format!("{} ({}): {e}", d.kernel.name, d.variant));
+                break;
+            }
+        }
+    }
+    println!("{checked} probes of {} variants", seen.len());
+    assert!(
+        failures.is_empty(),
+        "{} variants differ:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+    assert_ne!(POISON, 0);
+}
