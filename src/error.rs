@@ -124,6 +124,21 @@ pub enum Error {
         /// What would do.
         want: &'static str,
     },
+    /// A vocabulary that cannot be used.
+    #[error("this file's tokenizer cannot be used: {reason}")]
+    Tokenizer {
+        /// Why.
+        reason: String,
+    },
+    /// A chat template that does not parse, or refuses a conversation.
+    #[error("the model's chat template refuses this conversation: {reason}")]
+    Template {
+        /// Its words.
+        reason: String,
+    },
+    /// A model without a chat template.
+    #[error("this model has no chat template, so it cannot hold a conversation; give it text to go on with by --raw")]
+    NoTemplate,
     /// No adapter of this machine fits.
     #[error("{}", no_adapter(wanted.as_deref(), found))]
     NoAdapter {
