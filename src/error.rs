@@ -2,6 +2,10 @@
 //!
 //! Every message is one sentence: what was wrong, where, and what to do about it.
 
+mod file;
+
+pub use file::FileProblem;
+
 use std::path::PathBuf;
 
 /// The library's result.
@@ -50,5 +54,43 @@ pub enum Error {
     Overflow {
         /// What has that size.
         what: &'static str,
+    },
+    /// A checkpoint file is damaged, hostile, incomplete or of another kind.
+    #[error("{file} {problem}")]
+    File {
+        /// The file's path, or what stands for it.
+        file: String,
+        /// What is wrong with it.
+        problem: FileProblem,
+    },
+    /// A metadata key that the model needs is absent.
+    #[error(
+        "the model's metadata has no `{key}` ({want}); the file is incomplete, or not a model that OmniMini knows"
+    )]
+    MissingKey {
+        /// The key.
+        key: String,
+        /// What was wanted there.
+        want: &'static str,
+    },
+    /// A metadata value of another type.
+    #[error(
+        "the model's metadata key `{key}` should be {want}, and is {got}; convert the model again"
+    )]
+    KeyType {
+        /// The key.
+        key: String,
+        /// What was wanted.
+        want: &'static str,
+        /// What was there.
+        got: String,
+    },
+    /// A tensor that the model needs is absent.
+    #[error(
+        "the model has no tensor `{name}`; the file is incomplete, or not a model that OmniMini knows"
+    )]
+    MissingTensor {
+        /// The tensor.
+        name: String,
     },
 }
