@@ -6,13 +6,13 @@
 //! a device with a model loaded, and a [`session::Session`] is one conversation on it.
 
 pub mod caps;
-//pub mod engine;
+pub mod engine;
 pub mod error;
 pub mod format;
 pub mod gpu;
 pub mod graph;
 pub mod kernel;
-//pub mod model;
+pub mod model;
 pub mod plan;
 pub mod quant;
 pub mod session;

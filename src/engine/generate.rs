@@ -59,9 +59,9 @@ impl Sequence {
     /// An empty sequence on an engine.
     ///
     /// # Errors
-    /// [`Error::Busy`] where as many are open as the engine was loaded for.
+    /// [`Error::SequencesFull`] where as many are open as the engine was loaded for.
     pub fn new(engine: &Arc<Engine>) -> Result<Self> {
-        let slot = engine.state().free_slots.pop().ok_or(Error::Busy)?;
+        let slot = engine.state().free_slots.pop().ok_or(Error::SequencesFull)?;
         Ok(Self {
             engine: Arc::clone(engine),
             slot,

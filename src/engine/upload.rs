@@ -55,7 +55,7 @@ pub(super) async fn weights(gpu: &Gpu, checkpoint: &Checkpoint, graph: &Graph, p
 
 /// A vector of `len` elements in f32.
 pub(super) fn vector(checkpoint: &Checkpoint, name: &str, len: usize) -> Result<Vec<f32>> {
-    let info = checkpoint.require(name)?;
+    let info = checkpoint.need(name)?;
     if info.elements() != len {
         return Err(Error::Shape {
             tensor: name.into(),
@@ -69,7 +69,7 @@ pub(super) fn vector(checkpoint: &Checkpoint, name: &str, len: usize) -> Result<
 }
 
 fn upload_part(gpu: &Gpu, checkpoint: &Checkpoint, spec: &WeightSpec, part: &Part, buffer: &wgpu::Buffer, pending: &mut usize) -> Result<()> {
-    let info = checkpoint.require(&spec.name)?;
+    let info = checkpoint.need(&spec.name)?;
     let data = checkpoint.data(info)?;
     let row = data.len() / spec.rows;
     // A multiple of 64 rows keeps every plane's piece on whole words.

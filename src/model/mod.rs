@@ -125,7 +125,7 @@ impl Model {
             within(&key(k), value, most)?;
             Ok(value)
         };
-        let optional = |k: &str| meta.contains(&key(k));
+        let optional = |k: &str| meta.value(&key(k)).is_some();
         let layers = size("block_count", 4096)?;
         let width = size("embedding_length", 1 << 20)?;
         let heads = size("attention.head_count", 4096)?;
@@ -157,7 +157,7 @@ impl Model {
             None
         };
         let linear = optional("rope.scaling.type") && meta.str(&key("rope.scaling.type"))? == "linear";
-        let table = checkpoint.require("token_embd.weight")?;
+        let table = checkpoint.need("token_embd.weight")?;
         let config = Config {
             arch: arch.name,
             name: meta.str("general.name").unwrap_or(name).into(),
@@ -309,7 +309,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn shaped(&self, name: &str, want: &[usize]) -> Result<&crate::tensor::TensorInfo> {
-        let info = self.checkpoint.require(name)?;
+        let info = self.checkpoint.need(name)?;
         if info.shape == want {
             return Ok(info);
         }
