@@ -349,7 +349,7 @@ fn choose(siblings: &[Sibling], repo: &str, file: Option<&str>) -> Result<Vec<Si
     let find = |name: &String| {
         let found = siblings.iter().find(|sibling| sibling.rfilename == *name);
         match found {
-            Some(sibling) if is_file_name(last_part(name)) => Ok(sibling.clone()),
+            Some(sibling) if name.split('/').all(is_file_name) => Ok(sibling.clone()),
             _ => Err(missing(format!("{name} in hf:{repo}"))),
         }
     };

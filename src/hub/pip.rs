@@ -1,11 +1,11 @@
 //! Files inside Python wheels, fetched by the machine's own pip, which knows where packages are,
 //! through which proxy, and with which certificates.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -253,17 +253,60 @@ fn run_pip(
     progress: &mut dyn Progress,
     options: &PullOptions,
 ) -> Result<()> {
-    let report = temp.path().join("report.txt");
-    let pythons: Vec<&OsStr> = match &options.python {
-        Some(python) => vec![python.as_os_str()],
-        None => PYTHONS.iter().map(OsStr::new).collect(),
+    let (python, mut child) = start_pip(temp, folder, what, options)?;
+    // Read in memory: on a full disk a file could not even hold that the disk is full.
+    let report = child.stderr.take().map(|mut stderr| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.by_ref().take(REPORT_LIMIT).read_to_end(&mut text);
+            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    });
+    let status = loop {
+        let status = child
+            .try_wait()
+            .map_err(io_error("wait for pip in", folder))?;
+        progress.update(largest_file(temp.path()));
+        if let Some(status) = status {
+            break status;
+        }
+        if progress.cancelled() {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::PullStopped {
+                name: String::new(),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(50));
     };
+    if status.success() {
+        return Ok(());
+    }
+    let text = report
+        .and_then(|thread| thread.join().ok())
+        .unwrap_or_default();
+    // The folder that the user knows, not the one that goes away.
+    let folder = temp.path().parent().unwrap_or(folder);
+    Err(explain(&text, what, chunk, &python, folder))
+}
+
+/// Starts the first Python there is with pip's command line.
+fn start_pip(
+    temp: &TempDir,
+    folder: &Path,
+    what: &str,
+    options: &PullOptions,
+) -> Result<(OsString, Child)> {
     let missing = |problem: String| Error::PipMissing {
         package: what.into(),
         problem,
     };
+    let pythons: Vec<OsString> = match &options.python {
+        Some(python) => vec![python.into()],
+        None => PYTHONS.iter().map(Into::into).collect(),
+    };
     for python in &pythons {
-        let errors = File::create(&report).map_err(io_error("write", &report))?;
         let mut command = Command::new(python);
         command
             .args(DOWNLOAD)
@@ -279,43 +322,12 @@ fn run_pip(
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(errors);
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            .stderr(Stdio::piped());
+        match command.spawn() {
+            Ok(child) => return Ok((python.clone(), child)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(missing(format!("{} cannot be run ({e})", python.display()))),
-        };
-        let status = loop {
-            if let Some(status) = child
-                .try_wait()
-                .map_err(io_error("wait for pip in", folder))?
-            {
-                break status;
-            }
-            if progress.cancelled() {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(Error::PullStopped {
-                    name: String::new(),
-                });
-            }
-            progress.update(largest_file(temp.path()));
-            std::thread::sleep(Duration::from_millis(50));
-        };
-        if status.success() {
-            progress.update(largest_file(temp.path()));
-            return Ok(());
         }
-        let mut text = Vec::new();
-        let read = File::open(&report).and_then(|mut file| {
-            // The end tells most.
-            let start = file.metadata()?.len().saturating_sub(REPORT_LIMIT);
-            file.seek(SeekFrom::Start(start))?;
-            file.take(REPORT_LIMIT).read_to_end(&mut text)
-        });
-        read.map_err(io_error("read", &report))?;
-        let text = String::from_utf8_lossy(&text);
-        return Err(explain(&text, what, chunk, python, folder));
     }
     let names: Vec<_> = pythons.iter().map(|p| p.to_string_lossy()).collect();
     Err(missing(format!("there is no {}", names.join(" and no "))))
@@ -345,7 +357,9 @@ fn explain(text: &str, what: &str, chunk: &Chunk, python: &OsStr, folder: &Path)
                 Some(versions) => {
                     format!("pip knows these versions of {}: {versions}", chunk.package)
                 }
-                None => "check the package's name and where pip looks for packages".into(),
+                None => {
+                    "check the package's name, the network, and where pip looks for packages".into()
+                }
             },
         },
         None => {

@@ -120,16 +120,16 @@ impl Home {
         let folder = self.model(&manifest.name);
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
         let path = folder.join(MANIFEST);
-        let fail = io_error("write", &path);
+        let part = folder.join(format!("{MANIFEST}.part"));
         let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+            let mut file = File::create(&part)?;
             file.write_all(&serde_json::to_vec_pretty(manifest)?)?;
             file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
+            file.sync_all()?;
+            fs::rename(&part, &path)?;
             sync_folder(&folder)
         };
-        write().map_err(fail)
+        write().map_err(io_error("write", &path))
     }
 
     /// The names of all folders that may hold a model, in order.
@@ -152,9 +152,8 @@ impl Home {
         Ok(names)
     }
 
-    /// Takes the lock of `name` if it is free; it is given back when the file is dropped, and by
-    /// the system when the process dies.
-    pub(super) fn try_lock(&self, name: &str) -> Result<Option<File>> {
+    /// Takes the lock of `name` if it is free.
+    pub(super) fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
         let folder = self.root.join("locks");
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
         // Lock files stay: removing one while another process opens it would give two owners.
@@ -166,14 +165,14 @@ impl Home {
             .open(&path);
         let file = open.map_err(io_error("open", &path))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => Ok(Some(Lock(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(io_error("lock", &path)(e)),
         }
     }
 
     /// Takes the lock of `name`, waiting for another process to be done with it.
-    pub(super) fn lock(&self, name: &str, progress: &mut dyn Progress) -> Result<File> {
+    pub(super) fn lock(&self, name: &str, progress: &mut dyn Progress) -> Result<Lock> {
         let mut told = false;
         loop {
             if let Some(lock) = self.try_lock(name)? {
@@ -190,6 +189,18 @@ impl Home {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+}
+
+/// A taken lock: given back when it is dropped, and by the system when the process dies.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread starts just now holds a copy for a
+        // moment. If this fails, closing is all that is left.
+        let _ = self.0.unlock();
     }
 }
 
