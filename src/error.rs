@@ -179,7 +179,9 @@ pub enum Error {
         reason: String,
     },
     /// A model without a chat template.
-    #[error("this model has no chat template, so it cannot hold a conversation; give it text to go on with by --raw")]
+    #[error(
+        "this model has no chat template, so it cannot hold a conversation; give it text to go on with by --raw"
+    )]
     NoTemplate,
     /// Another process works on the same model.
     #[error("{name} is being pulled by another process: wait for it or stop it, then try again")]

@@ -28,4 +28,6 @@ pub mod bench;
 #[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 pub mod cli;
 
+pub use engine::{LoadOptions, Sampling};
 pub use error::{Error, Result};
+pub use session::{Model, Options, Session};

@@ -1,1 +1,403 @@
 //! One conversation on an engine: messages, tokens, sampling, and a stream of deltas.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::engine::{Engine, Generation, LoadOptions, Sampling, Sequence, TokenLogprob};
+use crate::error::Result;
+use crate::format::Checkpoint;
+use crate::gpu::Gpu;
+use crate::text::{ChatTemplate, Detokenizer, Message, Role, StopFilter, Tokenizer, TokenizerSpec};
+
+/// A model on a device, with its tokenizer and its chat template. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Model {
+    engine: Arc<Engine>,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<Arc<ChatTemplate>>,
+}
+
+impl Model {
+    /// Loads a GGUF file on the best adapter of this machine.
+    ///
+    /// # Errors
+    /// Where the file is damaged or of an unknown kind, no adapter fits, or memory does not suffice.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn load(path: impl AsRef<std::path::Path>, options: &LoadOptions) -> Result<Self> {
+        pollster::block_on(Self::open(
+            &Checkpoint::open(path)?,
+            options,
+            &mut |_, _| {},
+        ))
+    }
+
+    /// Loads a checkpoint; `progress` gets the bytes uploaded so far and all of them.
+    ///
+    /// # Errors
+    /// See [`Model::load`].
+    pub async fn open(
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        let (tokenizer, template) = text(checkpoint)?;
+        let engine = Engine::load(checkpoint, options, progress).await?;
+        Ok(Self {
+            engine,
+            tokenizer,
+            template,
+        })
+    }
+
+    /// Loads a checkpoint on a device that the program has already.
+    ///
+    /// # Errors
+    /// See [`Model::load`].
+    pub async fn open_on(
+        gpu: Gpu,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        let (tokenizer, template) = text(checkpoint)?;
+        let engine = Engine::load_on(gpu, checkpoint, options, progress).await?;
+        Ok(Self {
+            engine,
+            tokenizer,
+            template,
+        })
+    }
+
+    /// The device it runs on, with its plans and its cache.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Its chat template, where it has one.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_deref()
+    }
+
+    /// A new conversation.
+    ///
+    /// # Errors
+    /// Where as many are open as the model was loaded for.
+    pub fn session(&self) -> Result<Session> {
+        Ok(Session {
+            model: self.clone(),
+            sequence: Sequence::new(&self.engine)?,
+            messages: Vec::new(),
+        })
+    }
+}
+
+fn text(checkpoint: &Checkpoint) -> Result<(Arc<Tokenizer>, Option<Arc<ChatTemplate>>)> {
+    let tokenizer = Tokenizer::new(TokenizerSpec::of(checkpoint)?)?;
+    let template = match ChatTemplate::of(&tokenizer) {
+        Ok(template) => Some(Arc::new(template)),
+        Err(crate::Error::NoTemplate) => None,
+        Err(e) => return Err(e),
+    };
+    Ok((Arc::new(tokenizer), template))
+}
+
+/// What an answer may be, beside how its tokens are chosen.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts that end an answer and are no part of it.
+    pub stop: Vec<String>,
+    /// Log-probabilities of each token and of this many alternatives.
+    pub logprobs: Option<usize>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// The model ended it, or a stop text was met.
+    Stop,
+    /// It reached its largest length, or the context's end.
+    Length,
+}
+
+/// Tokens counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, how many the cache held already.
+    pub cached_tokens: usize,
+    /// Made.
+    pub completion_tokens: usize,
+    /// Both.
+    pub total_tokens: usize,
+}
+
+/// How long an answer took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Timings {
+    /// Until the first token, milliseconds.
+    pub prompt_ms: f64,
+    /// Prompt tokens computed in a second.
+    pub prompt_per_second: f64,
+    /// From the first token to the last, milliseconds.
+    pub generation_ms: f64,
+    /// Tokens made in a second, after the first.
+    pub generation_per_second: f64,
+}
+
+/// One conversation: its messages, and its tokens in the model's cache.
+#[derive(Debug)]
+pub struct Session {
+    model: Model,
+    sequence: Sequence,
+    messages: Vec<Message>,
+}
+
+impl Session {
+    /// What was said so far.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// The model it runs on.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Forgets everything said, but keeps a leading system message.
+    pub fn clear(&mut self) {
+        let system = self
+            .messages
+            .first()
+            .filter(|m| m.role == Role::System)
+            .cloned();
+        self.messages.clear();
+        self.messages.extend(system);
+    }
+
+    /// Sets or replaces the leading system message.
+    pub fn system(&mut self, text: &str) {
+        if self
+            .messages
+            .first()
+            .is_some_and(|m| m.role == Role::System)
+        {
+            self.messages.remove(0);
+        }
+        if !text.is_empty() {
+            self.messages.insert(0, Message::new(Role::System, text));
+        }
+    }
+
+    /// Adds a message without asking for an answer.
+    pub fn push(&mut self, message: Message) {
+        self.messages.push(message);
+    }
+
+    /// Asks, and streams the answer. Both become part of the conversation; an answer that is
+    /// dropped early stays as far as it was read.
+    ///
+    /// # Errors
+    /// Where the model has no chat template, or the conversation does not fit the context; the
+    /// question is then no part of the conversation.
+    pub fn ask(&mut self, question: &str, options: &Options) -> Result<Answer<'_>> {
+        self.messages.push(Message::new(Role::User, question));
+        let encoded = match &self.model.template {
+            Some(template) => template.encode(&self.model.tokenizer, &self.messages),
+            None => Err(crate::Error::NoTemplate),
+        };
+        let fits = encoded.and_then(|ids| {
+            let context = self.model.engine.context();
+            if ids.len() > context {
+                return Err(crate::Error::Prompt {
+                    tokens: ids.len(),
+                    context,
+                });
+            }
+            Ok(ids)
+        });
+        match fits {
+            Ok(ids) => {
+                self.messages.push(Message::new(Role::Assistant, ""));
+                self.complete_into(&ids, options, true)
+            }
+            Err(e) => {
+                self.messages.pop();
+                Err(e)
+            }
+        }
+    }
+
+    /// Goes on with tokens as they are, outside the conversation.
+    ///
+    /// # Errors
+    /// Where the prompt is empty or does not fit the context.
+    pub fn complete(&mut self, prompt: &[u32], options: &Options) -> Result<Answer<'_>> {
+        self.complete_into(prompt, options, false)
+    }
+
+    fn complete_into(
+        &mut self,
+        prompt: &[u32],
+        options: &Options,
+        chat: bool,
+    ) -> Result<Answer<'_>> {
+        let tokenizer = Arc::clone(&self.model.tokenizer);
+        let generation = self.sequence.generate(
+            prompt,
+            &options.sampling,
+            tokenizer.ends(),
+            options.logprobs,
+        )?;
+        Ok(Answer {
+            said: if chat { self.messages.last_mut() } else { None },
+            prompt_tokens: prompt.len(),
+            generation,
+            tokenizer,
+            detokenizer: Detokenizer::new(),
+            stops: StopFilter::new(&options.stop),
+            finish: None,
+        })
+    }
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delta {
+    /// Text that is certain now; may be empty.
+    pub text: String,
+    /// The token it came with.
+    pub token: u32,
+    /// Its log-probability, where asked for.
+    pub logprob: Option<TokenLogprob>,
+}
+
+/// An answer being made. Ask [`Answer::next`] for its pieces; dropping it stops.
+#[derive(Debug)]
+pub struct Answer<'s> {
+    generation: Generation<'s>,
+    said: Option<&'s mut Message>,
+    prompt_tokens: usize,
+    tokenizer: Arc<Tokenizer>,
+    detokenizer: Detokenizer,
+    stops: StopFilter,
+    finish: Option<FinishReason>,
+}
+
+impl Answer<'_> {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// Where the device fails. The conversation keeps what was said so far.
+    pub async fn next_delta(&mut self) -> Result<Option<Delta>> {
+        if self.finish.is_some() {
+            return Ok(None);
+        }
+        let Some(step) = self.generation.next_step().await? else {
+            self.finish = Some(FinishReason::Length);
+            let rest = self.detokenizer.finish();
+            let (text, _) = self.stops.push(&rest);
+            let text = text + &self.stops.finish();
+            if text.is_empty() {
+                return Ok(None);
+            }
+            self.say(&text);
+            let token = self.generation.made().last().copied().unwrap_or(0);
+            return Ok(Some(Delta {
+                text,
+                token,
+                logprob: None,
+            }));
+        };
+        let mut text = if step.end || self.tokenizer.is_control(step.token) {
+            String::new()
+        } else {
+            self.detokenizer
+                .push(self.tokenizer.token_bytes(step.token))
+        };
+        if step.end {
+            text.push_str(&self.detokenizer.finish());
+        }
+        let (mut text, stopped) = self.stops.push(&text);
+        if stopped || step.end {
+            self.finish = Some(FinishReason::Stop);
+        }
+        if step.end && !stopped {
+            text.push_str(&self.stops.finish());
+        }
+        self.say(&text);
+        Ok(Some(Delta {
+            text,
+            token: step.token,
+            logprob: step.logprob,
+        }))
+    }
+
+    /// [`Answer::next_delta`], waiting for it.
+    ///
+    /// # Errors
+    /// See there.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it lends and fails; an iterator does neither"
+    )]
+    pub fn next(&mut self) -> Result<Option<Delta>> {
+        pollster::block_on(self.next_delta())
+    }
+
+    /// Why it ended, once it has.
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.finish
+    }
+
+    /// Tokens so far.
+    pub fn usage(&self) -> Usage {
+        let completion_tokens = self.generation.made().len();
+        Usage {
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.generation.reused(),
+            completion_tokens,
+            total_tokens: self.prompt_tokens + completion_tokens,
+        }
+    }
+
+    /// Times so far.
+    pub fn timings(&self) -> Timings {
+        let usage = self.usage();
+        let rate = |tokens: usize, time: Duration| {
+            let seconds = time.as_secs_f64();
+            if seconds > 0.0 {
+                tokens as f64 / seconds
+            } else {
+                0.0
+            }
+        };
+        let (prompt, generation) = (
+            self.generation.prompt_time(),
+            self.generation.generation_time(),
+        );
+        Timings {
+            prompt_ms: prompt.as_secs_f64() * 1e3,
+            prompt_per_second: rate(usage.prompt_tokens - usage.cached_tokens, prompt),
+            generation_ms: generation.as_secs_f64() * 1e3,
+            generation_per_second: rate(usage.completion_tokens.saturating_sub(1), generation),
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        if let Some(message) = &mut self.said {
+            message.content.push_str(text);
+        }
+    }
+}

@@ -61,7 +61,11 @@ impl Sequence {
     /// # Errors
     /// [`Error::SequencesFull`] where as many are open as the engine was loaded for.
     pub fn new(engine: &Arc<Engine>) -> Result<Self> {
-        let slot = engine.state().free_slots.pop().ok_or(Error::SequencesFull)?;
+        let slot = engine
+            .state()
+            .free_slots
+            .pop()
+            .ok_or(Error::SequencesFull)?;
         Ok(Self {
             engine: Arc::clone(engine),
             slot,
@@ -91,7 +95,13 @@ impl Sequence {
     /// # Errors
     /// [`Error::Prompt`] where the prompt is empty or longer than the context, [`Error::Token`]
     /// where it has a token the model does not know.
-    pub fn generate(&mut self, prompt: &[u32], sampling: &Sampling, ends: &[u32], logprobs: Option<usize>) -> Result<Generation<'_>> {
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        sampling: &Sampling,
+        ends: &[u32],
+        logprobs: Option<usize>,
+    ) -> Result<Generation<'_>> {
         let context = self.engine.context;
         if prompt.is_empty() || prompt.len() > context {
             return Err(Error::Prompt {
@@ -103,7 +113,12 @@ impl Sequence {
         if let Some(id) = prompt.iter().find(|t| **t as usize >= vocab) {
             return Err(Error::Token { id: *id, vocab });
         }
-        let common = self.cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let common = self
+            .cached
+            .iter()
+            .zip(prompt)
+            .take_while(|(a, b)| a == b)
+            .count();
         self.cached.truncate(common.min(prompt.len() - 1));
         let reused = self.cached.len();
         // A token that is made at the last place of the context has no place of its own to go on from.
@@ -116,7 +131,11 @@ impl Sequence {
             id,
             prompt: prompt.to_vec(),
             sampling: sampling.clone(),
-            ends: if sampling.ignore_end { Vec::new() } else { ends.to_vec() },
+            ends: if sampling.ignore_end {
+                Vec::new()
+            } else {
+                ends.to_vec()
+            },
             logprobs,
             limit,
             made: Vec::new(),
@@ -236,7 +255,10 @@ impl Generation<'_> {
 
     /// [`Generation::next_step`], waiting for it.
     #[cfg(not(target_arch = "wasm32"))]
-    #[expect(clippy::should_implement_trait, reason = "it lends and fails; an iterator does neither")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it lends and fails; an iterator does neither"
+    )]
     pub fn next(&mut self) -> Result<Option<Step>> {
         pollster::block_on(self.next_step())
     }
@@ -278,17 +300,26 @@ impl Generation<'_> {
             let mut state = engine.state();
             state.current = 0;
             self.write_rows(&mut state, first, rows)?;
-            let mut encoder = engine.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            engine.prompt.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            let mut encoder = engine
+                .gpu
+                .device
+                .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            engine
+                .prompt
+                .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
             queue.submit([encoder.finish()]);
             drop(state);
             let done = &self.prompt[first..first + rows];
             self.sequence.cached.extend_from_slice(done);
             // Waiting between chunks bounds what is queued; the device is idle for microseconds.
             #[cfg(not(target_arch = "wasm32"))]
-            engine.gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device {
-                reason: e.to_string(),
-            })?;
+            engine
+                .gpu
+                .device
+                .poll(wgpu::PollType::wait_indefinitely())
+                .map_err(|e| Error::Device {
+                    reason: e.to_string(),
+                })?;
             engine.gpu.check()?;
             let took = clock.elapsed();
             if took * 2 < PROMPT_SUBMISSION {
@@ -317,7 +348,10 @@ impl Generation<'_> {
             };
         }
         let step = engine.buffer(Resource::Step);
-        engine.gpu.queue.write_buffer(step, 0, bytemuck::cast_slice(&rows));
+        engine
+            .gpu
+            .queue
+            .write_buffer(step, 0, bytemuck::cast_slice(&rows));
         Ok(())
     }
 
@@ -338,7 +372,11 @@ impl Generation<'_> {
             state = engine.state();
         }
         let left = self.limit - self.submitted;
-        let steps = if prompt || self.logprobs.is_some() { 1 } else { self.steps.min(left) };
+        let steps = if prompt || self.logprobs.is_some() {
+            1
+        } else {
+            self.steps.min(left)
+        };
         if !ours || prompt {
             state.current = self.id;
             self.write_sampler(&engine);
@@ -348,7 +386,9 @@ impl Generation<'_> {
         let first = self.sequence.cached.len();
         if prompt {
             self.write_rows(&mut state, first, self.prompt.len() - first)?;
-            self.sequence.cached.extend_from_slice(&self.prompt[first..]);
+            self.sequence
+                .cached
+                .extend_from_slice(&self.prompt[first..]);
         } else if !ours {
             let newest = *self.made.last().unwrap_or(&NONE);
             let row = Row {
@@ -358,7 +398,10 @@ impl Generation<'_> {
                 live: 1,
             };
             let step = engine.buffer(Resource::Step);
-            engine.gpu.queue.write_buffer(step, 0, bytemuck::bytes_of(&row));
+            engine
+                .gpu
+                .queue
+                .write_buffer(step, 0, bytemuck::bytes_of(&row));
         }
 
         let (program, sampler, logits) = if prompt {
@@ -366,7 +409,10 @@ impl Generation<'_> {
         } else {
             (&engine.decode, &engine.sample_decode, &engine.logits[0])
         };
-        let mut encoder = engine.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = engine
+            .gpu
+            .device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut logits_copy = None;
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -376,15 +422,20 @@ impl Generation<'_> {
             }
         }
         if self.logprobs.is_some() {
-            program.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            program
+                .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
             let bytes = engine.model.config.vocab as u64 * 4;
             let staging = Readback::staging(&engine.gpu, bytes);
             encoder.copy_buffer_to_buffer(logits, 0, &staging, 0, bytes);
             logits_copy = Some(staging);
-            sampler.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            sampler
+                .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
         }
         let bytes = u64::from(RING) * 4;
-        let staging = self.staging.pop().unwrap_or_else(|| Readback::staging(&engine.gpu, bytes));
+        let staging = self
+            .staging
+            .pop()
+            .unwrap_or_else(|| Readback::staging(&engine.gpu, bytes));
         encoder.copy_buffer_to_buffer(engine.buffer(Resource::Out), 0, &staging, 0, bytes);
         engine.gpu.queue.submit([encoder.finish()]);
         drop(state);
@@ -402,7 +453,11 @@ impl Generation<'_> {
     fn write_sampler(&self, engine: &Engine) {
         let queue = &engine.gpu.queue;
         let state = self.sampling.state(self.made.len(), self.limit, &self.ends);
-        queue.write_buffer(engine.buffer(Resource::Sampler), 0, bytemuck::bytes_of(&state));
+        queue.write_buffer(
+            engine.buffer(Resource::Sampler),
+            0,
+            bytemuck::bytes_of(&state),
+        );
         let vocab = engine.model.config.vocab;
         if self.sampling.penalises() {
             let mut history = vec![0u32; vocab];
@@ -412,7 +467,11 @@ impl Generation<'_> {
             for token in &self.made {
                 history[*token as usize] += 1;
             }
-            queue.write_buffer(engine.buffer(Resource::History), 0, bytemuck::cast_slice(&history));
+            queue.write_buffer(
+                engine.buffer(Resource::History),
+                0,
+                bytemuck::cast_slice(&history),
+            );
         }
         if !self.sampling.logit_bias.is_empty() {
             let mut bias = vec![0f32; vocab];
@@ -421,7 +480,11 @@ impl Generation<'_> {
                     *to += b;
                 }
             }
-            queue.write_buffer(engine.buffer(Resource::Bias), 0, bytemuck::cast_slice(&bias));
+            queue.write_buffer(
+                engine.buffer(Resource::Bias),
+                0,
+                bytemuck::cast_slice(&bias),
+            );
         }
     }
 
@@ -462,7 +525,11 @@ impl Generation<'_> {
                 let logits: &[f32] = bytemuck::cast_slice(words);
                 logprob(logits, token, k)
             });
-            self.ready.push_back(Step { token, end, logprob });
+            self.ready.push_back(Step {
+                token,
+                end,
+                logprob,
+            });
             if end || self.made.len() >= self.limit {
                 self.done = true;
                 break;
@@ -479,7 +546,11 @@ pub(crate) fn logprob(logits: &[f32], id: u32, k: usize) -> TokenLogprob {
     let norm = f64::from(top) + sum.ln();
     let at = |id: u32| (f64::from(logits[id as usize]) - norm) as f32;
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
-    let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let better = |a: &u32, b: &u32| {
+        logits[*b as usize]
+            .total_cmp(&logits[*a as usize])
+            .then(a.cmp(b))
+    };
     let k = k.min(ids.len());
     if k < ids.len() && k > 0 {
         ids.select_nth_unstable_by(k - 1, better);

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 use crate::gpu::{Buffers, DeviceOptions, Gpu, Pipelines, Program};
-use crate::graph::reference::rope_table;
 use crate::graph::Graph;
+use crate::graph::reference::rope_table;
 use crate::kernel::attention::{KvShape, KvType, PAGE};
 use crate::kernel::sample::{self, PARTS, RING, SamplerState};
 use crate::kernel::{Dispatch, Resource};
-use crate::model::{Head, Model};
+use crate::model::{Description, Head};
 use crate::plan::{self, Plan};
 
 mod generate;
@@ -81,7 +81,7 @@ pub struct Engine {
     gpu: Gpu,
     pipelines: Pipelines,
     buffers: Buffers,
-    model: Model,
+    model: Description,
     kv: KvShape,
     context: usize,
     chunk: usize,
@@ -103,14 +103,23 @@ impl Engine {
     ///
     /// # Errors
     /// Where no adapter fits, the model is not supported, or memory does not suffice.
-    pub async fn load(checkpoint: &Checkpoint, options: &LoadOptions, progress: OnProgress<'_>) -> Result<Arc<Self>> {
+    pub async fn load(
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        progress: OnProgress<'_>,
+    ) -> Result<Arc<Self>> {
         let gpu = Gpu::open(&options.device).await?;
         Self::load_on(gpu, checkpoint, options, progress).await
     }
 
     /// Loads `checkpoint` on a device that is open already.
-    pub async fn load_on(gpu: Gpu, checkpoint: &Checkpoint, options: &LoadOptions, progress: OnProgress<'_>) -> Result<Arc<Self>> {
-        let model = Model::new(checkpoint)?;
+    pub async fn load_on(
+        gpu: Gpu,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        progress: OnProgress<'_>,
+    ) -> Result<Arc<Self>> {
+        let model = Description::new(checkpoint)?;
         let graph = model.graph(checkpoint, Head::Last)?;
         let context = options
             .context
@@ -137,7 +146,16 @@ impl Engine {
         let pipelines = Pipelines::default();
         let vocab = model.config.vocab;
         let mut buffers = upload::weights(&gpu, checkpoint, &graph, progress).await?;
-        fixed_buffers(&gpu, &mut buffers, &graph, &model, kv, options.sequences, chunk, checkpoint)?;
+        fixed_buffers(
+            &gpu,
+            &mut buffers,
+            &graph,
+            &model,
+            kv,
+            options.sequences,
+            chunk,
+            checkpoint,
+        )?;
         let slots = |plan: &Plan, buffers: &mut Buffers| {
             for (i, bytes) in plan.slots.iter().enumerate() {
                 let buffer = gpu.buffer(&format!("slot {i}"), *bytes as u64);
@@ -183,7 +201,7 @@ impl Engine {
     }
 
     /// The model's description.
-    pub fn model(&self) -> &Model {
+    pub fn model(&self) -> &Description {
         &self.model
     }
 
@@ -218,12 +236,15 @@ impl Engine {
 }
 
 /// Buffers whose size does not depend on a plan.
-#[expect(clippy::too_many_arguments, reason = "the model's whole shape, used once")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the model's whole shape, used once"
+)]
 fn fixed_buffers(
     gpu: &Gpu,
     buffers: &mut Buffers,
     graph: &Graph,
-    model: &Model,
+    model: &Description,
     kv: KvShape,
     sequences: usize,
     chunk: usize,
@@ -259,7 +280,8 @@ fn fixed_buffers(
         };
         let table = rope_table(rope, factors.as_deref(), kv.stride * PAGE);
         let buffer = gpu.buffer("rope", size_of_val(&table[..]) as u64);
-        gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&table));
+        gpu.queue
+            .write_buffer(&buffer, 0, bytemuck::cast_slice(&table));
         buffers.insert(Resource::Rope(i), buffer);
     }
     Ok(())

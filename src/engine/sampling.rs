@@ -51,7 +51,11 @@ impl Default for Sampling {
 
 impl Sampling {
     pub(super) fn penalises(&self) -> bool {
-        let none = [self.repetition_penalty, self.presence_penalty, self.frequency_penalty];
+        let none = [
+            self.repetition_penalty,
+            self.presence_penalty,
+            self.frequency_penalty,
+        ];
         none != [1.0, 0.0, 0.0]
     }
 

@@ -18,7 +18,12 @@ use super::OnProgress;
 const STAGE: usize = 8 << 20;
 
 /// Uploads every weight of `graph`.
-pub(super) async fn weights(gpu: &Gpu, checkpoint: &Checkpoint, graph: &Graph, progress: OnProgress<'_>) -> Result<Buffers> {
+pub(super) async fn weights(
+    gpu: &Gpu,
+    checkpoint: &Checkpoint,
+    graph: &Graph,
+    progress: OnProgress<'_>,
+) -> Result<Buffers> {
     let mut buffers = Buffers::new();
     let total: u64 = graph
         .weights
@@ -47,7 +52,8 @@ pub(super) async fn weights(gpu: &Gpu, checkpoint: &Checkpoint, graph: &Graph, p
         vectors[v.first..v.first + v.len].copy_from_slice(&vector(checkpoint, &v.name, v.len)?);
     }
     let buffer = gpu.buffer("vectors", 4 * vectors.len() as u64);
-    gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&vectors));
+    gpu.queue
+        .write_buffer(&buffer, 0, bytemuck::cast_slice(&vectors));
     buffers.insert(Resource::Vectors, buffer);
     flush(gpu, &mut pending)?;
     Ok(buffers)
@@ -68,7 +74,14 @@ pub(super) fn vector(checkpoint: &Checkpoint, name: &str, len: usize) -> Result<
     Ok(values)
 }
 
-fn upload_part(gpu: &Gpu, checkpoint: &Checkpoint, spec: &WeightSpec, part: &Part, buffer: &wgpu::Buffer, pending: &mut usize) -> Result<()> {
+fn upload_part(
+    gpu: &Gpu,
+    checkpoint: &Checkpoint,
+    spec: &WeightSpec,
+    part: &Part,
+    buffer: &wgpu::Buffer,
+    pending: &mut usize,
+) -> Result<()> {
     let info = checkpoint.need(&spec.name)?;
     let data = checkpoint.data(info)?;
     let row = data.len() / spec.rows;
@@ -80,7 +93,13 @@ fn upload_part(gpu: &Gpu, checkpoint: &Checkpoint, spec: &WeightSpec, part: &Par
         let from = (part.first + first) * row;
         let layout = Layout::new(spec.dtype, rows, spec.cols);
         let mut packed = vec![0u8; layout.bytes];
-        quant::repack_rows(spec.dtype, &data[from..from + rows * row], rows, spec.cols, &mut packed);
+        quant::repack_rows(
+            spec.dtype,
+            &data[from..from + rows * row],
+            rows,
+            spec.cols,
+            &mut packed,
+        )?;
         for (i, plane) in planes.iter().enumerate() {
             let bytes = rows * spec.cols / plane.per * plane.bytes;
             let at = part.layout.offsets[i] + first * spec.cols / plane.per * plane.bytes;

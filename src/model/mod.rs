@@ -99,14 +99,14 @@ pub enum Head {
 
 /// A model: its row and its numbers.
 #[derive(Clone, Debug)]
-pub struct Model {
+pub struct Description {
     /// Row of the table.
     pub arch: &'static Arch,
     /// Numbers.
     pub config: Config,
 }
 
-impl Model {
+impl Description {
     /// Reads a checkpoint's description.
     ///
     /// # Errors
@@ -115,10 +115,13 @@ impl Model {
     pub fn new(checkpoint: &Checkpoint) -> Result<Self> {
         let meta = &checkpoint.meta;
         let name = meta.str("general.architecture")?;
-        let arch = ARCHS.iter().find(|a| a.name == name).ok_or_else(|| Error::Architecture {
-            name: name.into(),
-            known: ARCHS.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
-        })?;
+        let arch = ARCHS
+            .iter()
+            .find(|a| a.name == name)
+            .ok_or_else(|| Error::Architecture {
+                name: name.into(),
+                known: ARCHS.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
+            })?;
         let key = |k: &str| format!("{name}.{k}");
         let size = |k: &str, most: usize| -> Result<usize> {
             let value = meta.u32(&key(k))? as usize;
@@ -145,7 +148,11 @@ impl Model {
             head_dim
         };
         let float = |k: &str, default: f32| -> Result<f32> {
-            if optional(k) { meta.f32(&key(k)) } else { Ok(default) }
+            if optional(k) {
+                meta.f32(&key(k))
+            } else {
+                Ok(default)
+            }
         };
         let positive = |k: &str| -> Result<Option<f32>> {
             let value = float(k, 0.0)?;
@@ -156,7 +163,8 @@ impl Model {
         } else {
             None
         };
-        let linear = optional("rope.scaling.type") && meta.str(&key("rope.scaling.type"))? == "linear";
+        let linear =
+            optional("rope.scaling.type") && meta.str(&key("rope.scaling.type"))? == "linear";
         let table = checkpoint.need("token_embd.weight")?;
         let config = Config {
             arch: arch.name,
@@ -172,7 +180,11 @@ impl Model {
             eps: float("attention.layer_norm_rms_epsilon", 1e-5)?,
             rope_base: f64::from(float("rope.freq_base", 10_000.0)?),
             rope_dims,
-            rope_scale: if linear { f64::from(float("rope.scaling.factor", 1.0)?) } else { 1.0 },
+            rope_scale: if linear {
+                f64::from(float("rope.scaling.factor", 1.0)?)
+            } else {
+                1.0
+            },
             window,
             attn_softcap: positive("attn_logit_softcapping")?,
             logit_softcap: positive("final_logit_softcapping")?,
@@ -183,7 +195,11 @@ impl Model {
 
     /// Whether `layer` sees only a window.
     fn local(&self, layer: usize) -> bool {
-        self.config.window.is_some() && self.arch.window_period.is_some_and(|p| (layer + 1) % p != 0)
+        self.config.window.is_some()
+            && self
+                .arch
+                .window_period
+                .is_some_and(|p| (layer + 1) % p != 0)
     }
 
     /// What the model computes for the tokens of one step.
@@ -197,12 +213,22 @@ impl Model {
             checkpoint,
         };
         let table = b.weight("token_embd.weight", c.vocab, c.width)?;
-        let scale = if self.arch.embed_scale { (c.width as f32).sqrt() } else { 1.0 };
+        let scale = if self.arch.embed_scale {
+            (c.width as f32).sqrt()
+        } else {
+            1.0
+        };
         let mut x = b.graph.embed(table, scale);
-        let factors = checkpoint.tensor("rope_freqs.weight").map(|t| t.name.clone());
+        let factors = checkpoint
+            .tensor("rope_freqs.weight")
+            .map(|t| t.name.clone());
         let rope = |local: bool| RopeSpec {
             dims: c.rope_dims,
-            base: self.arch.local_base.filter(|_| local).unwrap_or(c.rope_base),
+            base: self
+                .arch
+                .local_base
+                .filter(|_| local)
+                .unwrap_or(c.rope_base),
             scale: if local { 1.0 } else { c.rope_scale },
             neox: self.arch.neox,
             factors: factors.clone(),
@@ -239,7 +265,13 @@ impl Model {
                 qk_norm,
                 eps: c.eps,
             });
-            let out = b.linear(attended, &name("attn_output"), &bias("attn_output"), c.width, q_cols)?;
+            let out = b.linear(
+                attended,
+                &name("attn_output"),
+                &bias("attn_output"),
+                c.width,
+                q_cols,
+            )?;
             let out = b.post_norm(out, &name("post_attention_norm"), c)?;
             x = b.graph.add(x, out);
             let normed = b.norm(x, &name(self.arch.ffn_norm), c)?;
@@ -256,7 +288,11 @@ impl Model {
         }
         let normed = b.norm(x, "output_norm.weight", c)?;
         let own = checkpoint.tensor("output.weight").is_some();
-        let output = if own { "output.weight" } else { "token_embd.weight" };
+        let output = if own {
+            "output.weight"
+        } else {
+            "token_embd.weight"
+        };
         let w = b.weight(output, c.vocab, c.width)?;
         let logits = b.graph.linear(normed, w, None);
         if let Some(cap) = c.logit_softcap {
@@ -291,13 +327,43 @@ impl Config {
             })
         };
         let kv = self.kv_heads;
-        want(self.heads % kv == 0, "attention.head_count_kv", kv, "a divisor of the heads")?;
-        want(self.head_dim % 4 == 0, "attention.key_length", self.head_dim, "a multiple of 4")?;
-        want(self.rope_dims % 2 == 0, "rope.dimension_count", self.rope_dims, "even")?;
-        want(self.width % 32 == 0, "embedding_length", self.width, "a multiple of 32")?;
-        want(self.ffn % 32 == 0, "feed_forward_length", self.ffn, "a multiple of 32")?;
+        want(
+            self.heads % kv == 0,
+            "attention.head_count_kv",
+            kv,
+            "a divisor of the heads",
+        )?;
+        want(
+            self.head_dim % 4 == 0,
+            "attention.key_length",
+            self.head_dim,
+            "a multiple of 4",
+        )?;
+        want(
+            self.rope_dims % 2 == 0,
+            "rope.dimension_count",
+            self.rope_dims,
+            "even",
+        )?;
+        want(
+            self.width % 32 == 0,
+            "embedding_length",
+            self.width,
+            "a multiple of 32",
+        )?;
+        want(
+            self.ffn % 32 == 0,
+            "feed_forward_length",
+            self.ffn,
+            "a multiple of 32",
+        )?;
         let cols = self.heads * self.head_dim;
-        want(cols % 32 == 0, "attention.head_count", self.heads, "heads of 32 elements in all")
+        want(
+            cols % 32 == 0,
+            "attention.head_count",
+            self.heads,
+            "heads of 32 elements in all",
+        )
     }
 }
 
@@ -358,7 +424,14 @@ impl Builder<'_> {
     }
 
     /// A product, with a bias where the checkpoint has one.
-    fn linear(&mut self, x: NodeId, name: &str, bias: &str, rows: usize, cols: usize) -> Result<NodeId> {
+    fn linear(
+        &mut self,
+        x: NodeId,
+        name: &str,
+        bias: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<NodeId> {
         let w = self.weight(name, rows, cols)?;
         let bias = match self.checkpoint.tensor(bias) {
             Some(_) => Some(self.vector(bias, rows)?),

@@ -15,11 +15,26 @@ const PATTERNS: &[(&[&str], &str)] = &[
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     ),
     (
-        &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"],
+        &[
+            "smollm",
+            "starcoder",
+            "refact",
+            "command-r",
+            "codeshell",
+            "exaone",
+        ],
         r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
     ),
     (
-        &["llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3", "pixtral"],
+        &[
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "smaug-bpe",
+            "dbrx",
+            "falcon3",
+            "pixtral",
+        ],
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     ),
     (
@@ -48,6 +63,9 @@ fn alphabet() -> [char; 256] {
     chars
 }
 
+/// Stands for the id of a byte that is no token.
+const ABSENT: u32 = u32::MAX;
+
 pub(super) struct Bpe {
     core: CoreBPE,
     /// Ids by rank: tiktoken knows ranks only.
@@ -68,7 +86,11 @@ impl Bpe {
             .find(|(names, _)| names.contains(&spec.pre.as_str()))
             .ok_or_else(|| {
                 let known: Vec<_> = PATTERNS.iter().flat_map(|(n, _)| *n).copied().collect();
-                tokenizer(format!("its pre-tokenizer `{}` is unknown; known are {}", spec.pre, known.join(", ")))
+                tokenizer(format!(
+                    "its pre-tokenizer `{}` is unknown; known are {}",
+                    spec.pre,
+                    known.join(", ")
+                ))
             })?
             .1;
         let byte_of: FxHashMap<char, u8> = alphabet().into_iter().zip(0..=255).collect();
@@ -77,33 +99,43 @@ impl Bpe {
             .iter()
             .zip(&spec.types)
             .map(|(token, ty)| {
-                let mapped: Option<Vec<u8>> = token.chars().map(|c| byte_of.get(&c).copied()).collect();
-                mapped.filter(|_| *ty == 1).unwrap_or_else(|| token.clone().into_bytes())
+                let mapped: Option<Vec<u8>> =
+                    token.chars().map(|c| byte_of.get(&c).copied()).collect();
+                mapped
+                    .filter(|_| *ty == 1)
+                    .unwrap_or_else(|| token.clone().into_bytes())
             })
             .collect();
         // Ranks follow the merges, not the ids: single bytes first, then each merge's result.
         let id_of: FxHashMap<&str, u32> = spec.tokens.iter().map(String::as_str).zip(0..).collect();
         let mut ids = Vec::with_capacity(spec.merges.len() + 256);
-        for c in alphabet() {
+        let mut ranks: FxHashMap<Vec<u8>, u32> = FxHashMap::default();
+        for (c, byte) in alphabet().into_iter().zip(0u8..=255) {
+            // A vocabulary may lack bytes that no valid text has, or its makers never saw: such a
+            // byte is dropped, as the makers' own code does.
             let id = id_of.get(c.to_string().as_str());
-            ids.push(*id.ok_or_else(|| tokenizer(format!("its vocabulary lacks the byte `{c}`")))?);
+            ids.push(id.copied().unwrap_or(ABSENT));
+            ranks.insert(vec![byte], u32::from(byte));
         }
         for merge in &spec.merges {
             let merged: String = merge.splitn(2, ' ').collect();
             let id = id_of.get(merged.as_str());
-            ids.push(*id.ok_or_else(|| tokenizer(format!("it merges `{merge}`, which is no token")))?);
+            ids.push(
+                *id.ok_or_else(|| tokenizer(format!("it merges `{merge}`, which is no token")))?,
+            );
         }
-        let mut ranks: FxHashMap<Vec<u8>, u32> = FxHashMap::default();
-        for (id, rank) in ids.iter().zip(0..) {
+        for (id, rank) in ids.iter().zip(0..).skip(256) {
             // Two merges may give the same token: the better rank counts.
             ranks.entry(bytes[*id as usize].clone()).or_insert(rank);
         }
-        let core = CoreBPE::new(ranks, std::iter::empty().collect(), pattern).map_err(|e| tokenizer(e.to_string()))?;
+        let core = CoreBPE::new(ranks, std::iter::empty().collect(), pattern)
+            .map_err(|e| tokenizer(e.to_string()))?;
         Ok((Self { core, ids }, bytes))
     }
 
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
         let ranks = self.core.encode_ordinary(text);
-        ids.extend(ranks.into_iter().map(|r| self.ids[r as usize]));
+        let known = ranks.into_iter().map(|r| self.ids[r as usize]);
+        ids.extend(known.filter(|id| *id != ABSENT));
     }
 }

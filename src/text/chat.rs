@@ -103,16 +103,26 @@ impl ChatTemplate {
     /// [`Error::Template`] where it does not parse.
     pub fn new(source: &str) -> Result<Self> {
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
         environment.set_syntax(syntax.map_err(template)?);
         environment.set_undefined_behavior(UndefinedBehavior::Chainable);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> Result<Value, minijinja::Error> {
+                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+            },
+        );
         // A fixed day keeps prompts, and with them the prefix cache, the same from day to day.
-        environment.add_function("strftime_now", |_format: String, _options: Kwargs| "26 Jul 2024");
+        environment.add_function(
+            "strftime_now",
+            |_format: String, _options: Kwargs| "26 Jul 2024",
+        );
         environment
             .add_template_owned("chat", source.to_string())
             .map_err(template)?;
@@ -132,7 +142,10 @@ impl ChatTemplate {
             return Self::new(source);
         }
         let known = |marker: &str| tokenizer.controls.iter().any(|(c, _)| c == marker);
-        let (_, source) = BUILT_IN.iter().find(|(marker, _)| known(marker)).ok_or(Error::NoTemplate)?;
+        let (_, source) = BUILT_IN
+            .iter()
+            .find(|(marker, _)| known(marker))
+            .ok_or(Error::NoTemplate)?;
         Self::new(source)
     }
 
@@ -170,15 +183,19 @@ impl ChatTemplate {
     /// The conversation as text, for people: what a message says may look like markup here.
     pub fn text(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<String> {
         let pieces = self.render(tokenizer, messages)?.into_iter();
-        Ok(pieces.map(|p| match p {
-            Piece::Content(text) | Piece::Markup(text) => text,
-        }).collect())
+        Ok(pieces
+            .map(|p| match p {
+                Piece::Content(text) | Piece::Markup(text) => text,
+            })
+            .collect())
     }
 
     fn render(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<Piece>> {
         // A number no message can know. A template may trim what it is given, so a wide space
         // stands at each end that has white space, and shows whether it is still there.
-        let nonce = self.random.hash_one((messages.len(), std::time::Instant::now().elapsed()));
+        let nonce = self
+            .random
+            .hash_one((messages.len(), std::time::Instant::now().elapsed()));
         let open = format!("\u{e000}{nonce:016x}.");
         let edge = |white: bool| if white { "\u{2003}" } else { "" };
         let stand_ins: Vec<Value> = messages
@@ -201,7 +218,15 @@ impl ChatTemplate {
                 minijinja::context! { role => role, content => content }
             })
             .collect();
-        let token = |id: Option<u32>| id.map_or("", |id| tokenizer.spec.tokens.get(id as usize).map_or("", String::as_str));
+        let token = |id: Option<u32>| {
+            id.map_or("", |id| {
+                tokenizer
+                    .spec
+                    .tokens
+                    .get(id as usize)
+                    .map_or("", String::as_str)
+            })
+        };
         let rendered = self
             .environment
             .get_template("chat")
@@ -213,14 +238,23 @@ impl ChatTemplate {
                     eos_token => token(tokenizer.spec.eos),
                 })
             })
-            .map_err(|e| template(e.detail().map_or_else(|| e.to_string(), ToString::to_string)))?;
+            .map_err(|e| {
+                template(
+                    e.detail()
+                        .map_or_else(|| e.to_string(), ToString::to_string),
+                )
+            })?;
 
         let mut pieces = Vec::new();
         let mut rest = rendered.as_str();
         while let Some((before, after)) = rest.split_once(&open) {
-            let (index, after) = after.split_once('\u{e001}').ok_or_else(|| template("it cuts messages apart"))?;
+            let (index, after) = after
+                .split_once('\u{e001}')
+                .ok_or_else(|| template("it cuts messages apart"))?;
             let message = index.parse().ok().and_then(|i: usize| messages.get(i));
-            let text = &message.ok_or_else(|| template("it cuts messages apart"))?.content;
+            let text = &message
+                .ok_or_else(|| template("it cuts messages apart"))?
+                .content;
             let kept_left = before.strip_suffix('\u{2003}');
             let kept_right = after.strip_prefix('\u{2003}');
             let mut content = text.as_str();

@@ -8,6 +8,7 @@ mod stream;
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
+use crate::format::Checkpoint;
 
 pub use chat::{ChatTemplate, Message, Role};
 pub use stream::{Detokenizer, StopFilter};
@@ -111,7 +112,11 @@ impl Tokenizer {
         };
         let id_of: HashMap<&str, u32> = spec.tokens.iter().map(String::as_str).zip(0..).collect();
         let mut ends: Vec<u32> = [spec.eos, spec.eot].into_iter().flatten().collect();
-        ends.extend(ENDS.iter().filter_map(|e| id_of.get(e)).filter(|id| spec.types[**id as usize] != 1));
+        ends.extend(
+            ENDS.iter()
+                .filter_map(|e| id_of.get(e))
+                .filter(|id| spec.types[**id as usize] != 1),
+        );
         ends.sort_unstable();
         ends.dedup();
         let mut controls: Vec<(String, u32)> = spec
@@ -200,7 +205,9 @@ impl Tokenizer {
             let here = &text[at..];
             // Those that could match sort right before the text that begins here.
             let first = here.chars().next()?;
-            let from = self.controls.partition_point(|(c, _)| c.chars().next() < Some(first));
+            let from = self
+                .controls
+                .partition_point(|(c, _)| c.chars().next() < Some(first));
             self.controls[from..]
                 .iter()
                 .take_while(|(c, _)| c.starts_with(first))
@@ -224,12 +231,74 @@ fn is_control(spec: &TokenizerSpec, ends: &[u32], id: u32) -> bool {
         Some(3) => true,
         Some(4) => {
             let text = &spec.tokens[id as usize];
-            ends.contains(&id) || (text.starts_with("<|") && text.ends_with("|>")) || text.ends_with("_of_turn>")
+            ends.contains(&id)
+                || (text.starts_with("<|") && text.ends_with("|>"))
+                || text.ends_with("_of_turn>")
         }
         _ => false,
     }
 }
 
 fn tokenizer(reason: impl Into<String>) -> Error {
-    Error::Tokenizer { reason: reason.into() }
+    Error::Tokenizer {
+        reason: reason.into(),
+    }
+}
+
+impl TokenizerSpec {
+    /// The vocabulary of a GGUF file.
+    ///
+    /// # Errors
+    /// Where a key is missing or of another type.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        let meta = &checkpoint.meta;
+        let key = |k: &str| format!("tokenizer.ggml.{k}");
+        let id = |k: &str| meta.find::<u32>(&key(k));
+        let text = |k: &str| meta.find::<&str>(k);
+        let model = meta.str(&key("model"))?.to_string();
+        let strings = |k: &str| -> Result<Vec<String>> {
+            match meta.value(&key(k)) {
+                Some(_) => Ok(meta.strings(&key(k))?.iter().map(str::to_string).collect()),
+                None => Ok(Vec::new()),
+            }
+        };
+        let spec = Self {
+            pre: text(&key("pre"))?.unwrap_or("default").into(),
+            tokens: strings("tokens")?,
+            scores: match meta.value(&key("scores")) {
+                Some(_) => meta.f32s(&key("scores"))?.into_owned(),
+                None => Vec::new(),
+            },
+            types: match meta.value(&key("token_type")) {
+                Some(_) => meta.i32s(&key("token_type"))?.into_owned(),
+                None => Vec::new(),
+            },
+            merges: strings("merges")?,
+            bos: id("bos_token_id")?,
+            eos: id("eos_token_id")?,
+            eot: id("eot_token_id")?,
+            add_bos: meta
+                .find::<bool>(&key("add_bos_token"))?
+                .unwrap_or(model == "llama"),
+            add_space_prefix: meta
+                .find::<bool>(&key("add_space_prefix"))?
+                .unwrap_or(model == "llama"),
+            chat_template: text("tokenizer.chat_template")?.map(Into::into),
+            model,
+        };
+        let known = spec.tokens.len() as u64;
+        for (k, id) in [
+            ("bos_token_id", spec.bos),
+            ("eos_token_id", spec.eos),
+            ("eot_token_id", spec.eot),
+        ] {
+            if id.is_some_and(|id| u64::from(id) >= known) {
+                return Err(tokenizer(format!(
+                    "`{}` is outside its {known} tokens",
+                    key(k)
+                )));
+            }
+        }
+        Ok(spec)
+    }
 }

@@ -38,7 +38,9 @@ impl Eq for Pair {}
 
 impl Ord for Pair {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
+        self.score
+            .total_cmp(&other.score)
+            .then(other.left.cmp(&self.left))
     }
 }
 
@@ -73,14 +75,20 @@ impl Spm {
             match ty {
                 2 => unknown = id,
                 4 => {
-                    if let Some(first) = token.chars().next().filter(|_| !super::is_control(spec, &[], id)) {
+                    if let Some(first) = token
+                        .chars()
+                        .next()
+                        .filter(|_| !super::is_control(spec, &[], id))
+                    {
                         defined.entry(first).or_default().push((token.clone(), id));
                     }
                 }
                 6 => {
                     let hex = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>'));
                     let byte = hex.and_then(|h| u8::from_str_radix(h, 16).ok());
-                    let byte = byte.ok_or_else(|| tokenizer(format!("its byte token `{token}` names no byte")))?;
+                    let byte = byte.ok_or_else(|| {
+                        tokenizer(format!("its byte token `{token}` names no byte"))
+                    })?;
                     bytes[usize::from(byte)] = Some(id);
                     text = vec![byte];
                 }
@@ -115,7 +123,10 @@ impl Spm {
         let mut at = 0;
         while let Some(c) = text[at..].chars().next() {
             let here = &text[at..];
-            let found = self.defined.get(&c).and_then(|l| l.iter().find(|(t, _)| here.starts_with(t.as_str())));
+            let found = self
+                .defined
+                .get(&c)
+                .and_then(|l| l.iter().find(|(t, _)| here.starts_with(t.as_str())));
             if let Some((piece, id)) = found {
                 self.merge(&text[plain..at], ids);
                 ids.push(*id);
@@ -148,14 +159,25 @@ impl Spm {
             let len = l.len + r.len;
             let id = self.pieces.get(&text[l.start..l.start + len])?;
             let score = self.scores[*id as usize];
-            Some(Pair { score, left, right, len })
+            Some(Pair {
+                score,
+                left,
+                right,
+                len,
+            })
         };
         for i in 1..symbols.len() {
             queue.extend(pair(&symbols, i - 1, i));
         }
-        while let Some(Pair { left, right, len, .. }) = queue.pop() {
+        while let Some(Pair {
+            left, right, len, ..
+        }) = queue.pop()
+        {
             // Either side may have been merged since this pair was queued.
-            if symbols[left].len == 0 || symbols[right].len == 0 || symbols[left].len + symbols[right].len != len {
+            if symbols[left].len == 0
+                || symbols[right].len == 0
+                || symbols[left].len + symbols[right].len != len
+            {
                 continue;
             }
             let next = symbols[right].next;

@@ -66,14 +66,22 @@ impl StopFilter {
     /// after which nothing more belongs to the answer.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);
-        let found = self.stops.iter().filter_map(|s| self.held.find(s.as_str())).min();
+        let found = self
+            .stops
+            .iter()
+            .filter_map(|s| self.held.find(s.as_str()))
+            .min();
         if let Some(at) = found {
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);
         }
         // The longest end of the text that a stop begins with.
         let begins = |at: usize| self.stops.iter().any(|s| s.starts_with(&self.held[at..]));
-        let keep = self.held.char_indices().map(|(at, _)| at).find(|at| begins(*at));
+        let keep = self
+            .held
+            .char_indices()
+            .map(|(at, _)| at)
+            .find(|at| begins(*at));
         let rest = self.held.split_off(keep.unwrap_or(self.held.len()));
         (std::mem::replace(&mut self.held, rest), false)
     }
