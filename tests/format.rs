@@ -2,7 +2,7 @@
 //!
 //! The fixtures are made by tools/fixtures/quants.py and tools/fixtures/gguf_files.py.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use omnimini::Error;
 use omnimini::error::FileProblem;
