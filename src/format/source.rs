@@ -162,7 +162,7 @@ mod tests {
     fn ranges_never_panic() {
         let source = Source::memory("x", vec![1, 2, 3]);
         assert_eq!(&*source.bytes(1..3).unwrap(), [2, 3]);
-        assert_eq!(&*source.bytes(3..3).unwrap(), []);
+        assert!(source.bytes(3..3).unwrap().is_empty());
         #[expect(clippy::reversed_empty_ranges, reason = "hostile ranges")]
         for range in [2..4, 3..2, 9..9, 0..u64::MAX, u64::MAX..u64::MAX] {
             assert!(source.bytes(range.clone()).is_err(), "{range:?}");

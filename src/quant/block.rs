@@ -97,8 +97,8 @@ pub(super) fn repack_blocks<B: Block>(bytes: &[u8], planes: &mut Planes<'_>) {
             match plane.part {
                 Part::Copy { at } => items.copy_from_slice(&bytemuck::bytes_of(block)[at..][..n]),
                 Part::Nibbles => pack_nibbles(&codes, items),
-                Part::Pairs { shift } => pack_bits::<2>(shift, &codes, items),
-                Part::Bits { shift } => pack_bits::<1>(shift, &codes, items),
+                Part::Pairs { shift } => pack_pairs(shift, &codes, items),
+                Part::Bits { shift } => pack_bits(shift, &codes, items),
             }
         }
     }
@@ -152,13 +152,24 @@ fn unpack_nibbles(items: &[u8], codes: &mut Codes) {
     }
 }
 
-/// Packs `BITS` bits of every code, from bit `shift` on, one after another from the lowest bit.
-fn pack_bits<const BITS: u32>(shift: u32, codes: &Codes, items: &mut [u8]) {
-    for (codes, byte) in codes.chunks_exact(8 / BITS as usize).zip(items) {
-        *byte = 0;
-        for (i, code) in codes.iter().enumerate() {
-            *byte |= (code >> shift & ((1 << BITS) - 1)) << (BITS * i as u32);
-        }
+/// Packs two bits of every code, from bit `shift` on, four codes to a byte.
+///
+/// The product brings the pairs of a word's bytes side by side in its top byte; no two of its
+/// terms meet in a bit, so nothing carries.
+fn pack_pairs(shift: u32, codes: &Codes, items: &mut [u8]) {
+    let (words, _) = codes.as_chunks::<4>();
+    for (word, byte) in words.iter().zip(items) {
+        let pairs = u32::from_le_bytes(*word) >> shift & 0x0303_0303;
+        *byte = (pairs.wrapping_mul(0x0104_1040) >> 24) as u8;
+    }
+}
+
+/// Packs bit `shift` of every code, eight codes to a byte, in the same way.
+fn pack_bits(shift: u32, codes: &Codes, items: &mut [u8]) {
+    let (words, _) = codes.as_chunks::<8>();
+    for (word, byte) in words.iter().zip(items) {
+        let bits = u64::from_le_bytes(*word) >> shift & 0x0101_0101_0101_0101;
+        *byte = (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
     }
 }
 
