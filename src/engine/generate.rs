@@ -84,6 +84,11 @@ impl Sequence {
         &self.engine
     }
 
+    /// Its entry of the page table.
+    pub(super) fn slot(&self) -> u32 {
+        self.slot
+    }
+
     /// Forgets every token after the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.cached.truncate(len);
@@ -154,7 +159,7 @@ impl Sequence {
     }
 
     /// Takes pages for positions below `len`, and tells the device.
-    fn reserve(&mut self, state: &mut State, len: usize) -> Result<()> {
+    pub(super) fn reserve(&mut self, state: &mut State, len: usize) -> Result<()> {
         let had = self.pages.len();
         while self.pages.len() * PAGE < len {
             let Some(page) = state.free_pages.pop() else {

@@ -15,6 +15,7 @@ use crate::plan::{self, Plan};
 
 mod generate;
 mod sampling;
+mod score;
 mod upload;
 
 pub use generate::{Generation, Sequence, Step, TokenLogprob};
@@ -92,6 +93,8 @@ pub struct Engine {
     /// Where the logits [vocabulary] of decode and of prompts lie.
     logits: [wgpu::Buffer; 2],
     plans: [Plan; 2],
+    /// The graph that gives logits to every token.
+    score: Graph,
     state: Mutex<State>,
 }
 
@@ -121,6 +124,7 @@ impl Engine {
     ) -> Result<Arc<Self>> {
         let model = Description::new(checkpoint)?;
         let graph = model.graph(checkpoint, Head::Last)?;
+        let score = model.graph(checkpoint, Head::All)?;
         let context = options
             .context
             .unwrap_or(DEFAULT_CONTEXT.min(model.config.context))
@@ -197,6 +201,7 @@ impl Engine {
             sample_prompt,
             logits: [decode_logits, prompt_logits],
             plans: [decode, prompt],
+            score,
         }))
     }
 

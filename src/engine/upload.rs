@@ -10,7 +10,6 @@ use crate::graph::{Graph, WeightSpec};
 use crate::kernel::Resource;
 use crate::plan::{self, Part};
 use crate::quant::{self, Format, Layout};
-use crate::tensor::DType;
 
 use super::OnProgress;
 
@@ -127,9 +126,4 @@ fn flush(gpu: &Gpu, pending: &mut usize) -> Result<()> {
             reason: e.to_string(),
         })?;
     gpu.check()
-}
-
-/// Whether a matrix of this type and width can be used as it is.
-pub(crate) fn usable(dtype: DType, cols: usize) -> bool {
-    cols % Format::of(dtype).block.max(32) == 0
 }

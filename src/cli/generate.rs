@@ -1,0 +1,142 @@
+//! `omnimini run`: one prompt, one answer.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use serde::Serialize;
+
+use super::{DeviceArgs, ModelArgs, SamplingArgs, print, print_json, progress, tell};
+use crate::engine::TokenLogprob;
+use crate::session::{FinishReason, Options, Timings, Usage};
+use crate::text::Specials;
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The prompt; `-` or nothing reads standard input.
+    prompt: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Instructions that come before the prompt.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Read the prompt from a file, as it is.
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompt_file: Option<PathBuf>,
+    /// No chat template: the model goes on with the text.
+    #[arg(long)]
+    raw: bool,
+    /// With --raw, control tokens written in the prompt are parsed.
+    #[arg(long, requires = "raw")]
+    special: bool,
+    /// End the answer at this text; repeatable.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// With --json: log-probabilities of each token and of the K best.
+    #[arg(long, value_name = "K", requires = "json")]
+    logprobs: Option<usize>,
+    /// Go on after an end token.
+    #[arg(long)]
+    ignore_end: bool,
+    /// One JSON object: text, tokens, finish_reason, usage, timings, adapter, logprobs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `run --json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    text: String,
+    tokens: Vec<u32>,
+    finish_reason: Option<FinishReason>,
+    usage: Usage,
+    timings: Timings,
+    adapter: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<TokenLogprob>>,
+}
+
+impl Run {
+    fn prompt(&self) -> anyhow::Result<String> {
+        if let Some(file) = &self.prompt_file {
+            return std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {}", file.display()));
+        }
+        match self.prompt.as_deref() {
+            Some(prompt) if prompt != "-" => Ok(prompt.into()),
+            _ => {
+                let mut text = String::new();
+                std::io::stdin()
+                    .read_to_string(&mut text)
+                    .context("cannot read standard input")?;
+                Ok(text)
+            }
+        }
+    }
+
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        let prompt = self.prompt()?;
+        let model = progress::load(&self.model.model, &self.device.options())?;
+        let mut session = model.session()?;
+        let mut options = Options {
+            sampling: self.sampling.sampling(),
+            stop: self.stop.clone(),
+            logprobs: self.logprobs,
+        };
+        options.sampling.ignore_end = self.ignore_end;
+        let mut answer = if self.raw || model.template().is_none() {
+            if !self.raw {
+                log::info!("this model has no chat template: it goes on with the text");
+            }
+            let specials = if self.special {
+                Specials::Parse
+            } else {
+                Specials::AsText
+            };
+            let ids = model.tokenizer().encode_text(&prompt, specials);
+            session.complete(&ids, &options)?
+        } else {
+            session.system(self.system.as_deref().unwrap_or_default());
+            session.ask(&prompt, &options)?
+        };
+        let (mut text, mut tokens, mut logprobs) = (String::new(), Vec::new(), Vec::new());
+        while let Some(delta) = answer.next()? {
+            if self.json {
+                text.push_str(&delta.text);
+                tokens.push(delta.token);
+                logprobs.extend(delta.logprob);
+            } else if !delta.text.is_empty() {
+                print(&delta.text)?;
+            }
+        }
+        let (usage, timings) = (answer.usage(), answer.timings());
+        if self.json {
+            return print_json(&Report {
+                text,
+                tokens,
+                finish_reason: answer.finish_reason(),
+                usage,
+                timings,
+                adapter: model.engine().gpu().info.to_string(),
+                logprobs: self.logprobs.map(|_| logprobs),
+            });
+        }
+        print("\n")?;
+        std::io::stdout().flush()?;
+        tell(&format!(
+            "{} tokens, {:.1} tokens/s; prompt {} tokens, {:.1} tokens/s; {}",
+            usage.completion_tokens,
+            timings.generation_per_second,
+            usage.prompt_tokens,
+            timings.prompt_per_second,
+            model.engine().gpu().info
+        ));
+        Ok(())
+    }
+}

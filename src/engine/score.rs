@@ -1,0 +1,84 @@
+//! Logits of every token of a text, for perplexity.
+
+use super::generate::logprob;
+use super::{Row, Sequence};
+use crate::error::{Error, Result};
+use crate::gpu::{Program, Readback};
+use crate::kernel::Resource;
+use crate::plan;
+
+/// Tokens scored at once: their logits are kept for a moment, a vocabulary each.
+const ROWS: usize = 32;
+
+impl Sequence {
+    /// Natural log-probabilities of `targets[i]` after `tokens[..= i]`, for every i from `first` on;
+    /// the sequence starts anew and its cache holds `tokens` afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] where the tokens do not fit the context, and where the device fails.
+    pub async fn score(
+        &mut self,
+        tokens: &[u32],
+        targets: &[u32],
+        first: usize,
+    ) -> Result<Vec<f32>> {
+        let engine = self.engine().clone();
+        if tokens.is_empty() || tokens.len() > engine.context() {
+            return Err(Error::Prompt {
+                tokens: tokens.len(),
+                context: engine.context(),
+            });
+        }
+        let plan = plan::plan(&engine.score, &engine.gpu.caps, engine.kv, ROWS)?;
+        let mut buffers = engine.buffers.clone();
+        for (i, bytes) in plan.slots.iter().enumerate() {
+            buffers.insert(Resource::Slot(i), engine.gpu.buffer("score", *bytes as u64));
+        }
+        let program = Program::new(&engine.gpu, &engine.pipelines, &plan.dispatches, &buffers)?;
+        let vocab = plan.shape[1];
+        self.truncate(0);
+        let mut scores = Vec::new();
+        for (n, chunk) in tokens.chunks(ROWS).enumerate() {
+            let at = n * ROWS;
+            let mut rows = vec![Row::default(); ROWS];
+            for (i, (row, token)) in rows.iter_mut().zip(chunk).enumerate() {
+                *row = Row {
+                    token: *token,
+                    pos: (at + i) as u32,
+                    slot: self.slot(),
+                    live: 1,
+                };
+            }
+            let mut state = engine.state();
+            state.current = 0;
+            self.reserve(&mut state, at + chunk.len())?;
+            let queue = &engine.gpu.queue;
+            queue.write_buffer(&buffers[&Resource::Step], 0, bytemuck::cast_slice(&rows));
+            let mut encoder = engine
+                .gpu
+                .device
+                .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            program
+                .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            let wanted = first.saturating_sub(at).min(chunk.len())
+                ..chunk.len().min(targets.len().saturating_sub(at));
+            let bytes = (wanted.len() * vocab * 4) as u64;
+            let staging = (bytes > 0).then(|| {
+                let staging = Readback::staging(&engine.gpu, bytes);
+                let from = (wanted.start * vocab * 4) as u64;
+                encoder.copy_buffer_to_buffer(&buffers[&plan.output], from, &staging, 0, bytes);
+                staging
+            });
+            queue.submit([encoder.finish()]);
+            drop(state);
+            let Some(staging) = staging else { continue };
+            let (words, _) = Readback::start(staging).finish(&engine.gpu).await?;
+            let logits: &[f32] = bytemuck::cast_slice(&words);
+            for (row, i) in logits.chunks_exact(vocab).zip(wanted) {
+                scores.push(logprob(row, targets[at + i], 0).logprob);
+            }
+        }
+        engine.gpu.check()?;
+        Ok(scores)
+    }
+}
