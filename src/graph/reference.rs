@@ -1,6 +1,6 @@
 //! The operations in plain Rust and f64: the oracle that every kernel is held to.
 
-use super::{Act, Attention, RopeSpec};
+use super::{Act, Attention, Graph, Op, RopeSpec};
 
 /// y[T, N] = x[T, K] · w[N, K]ᵀ.
 pub fn linear(x: &[f64], w: &[f32], k: usize) -> Vec<f64> {
@@ -107,4 +107,75 @@ pub fn rope_table(rope: &RopeSpec, factors: Option<&[f32]>, positions: usize) ->
             })
         })
         .collect()
+}
+
+/// What [`evaluate`] looks weights up in.
+pub trait Weights {
+    /// A matrix or vector by its checkpoint's name, as floats.
+    fn floats(&self, name: &str) -> Vec<f32>;
+}
+
+/// The value of a graph's last node for `tokens`, a text from its first token on, row by row.
+pub fn evaluate(graph: &Graph, weights: &dyn Weights, tokens: &[u32]) -> Vec<f64> {
+    let t = tokens.len();
+    let mut values: Vec<Vec<f64>> = Vec::new();
+    let matrix = |w: &super::WeightId| weights.floats(&graph.weights[w.0].name);
+    let vector = |v: &super::VectorId| weights.floats(&graph.vectors[v.0].name);
+    for node in &graph.nodes {
+        let of = |id: &super::NodeId| values[id.0].as_slice();
+        let value = match &node.op {
+            Op::Embed { table, scale } => {
+                let table = matrix(table);
+                let row = |id: &u32| table[*id as usize * node.cols..][..node.cols].to_vec();
+                let scaled = |v: f32| f64::from(v) * f64::from(*scale);
+                tokens.iter().flat_map(row).map(scaled).collect()
+            }
+            Op::RmsNorm { x, gain, eps } => rms_norm(of(x), &vector(gain), f64::from(*eps)),
+            Op::Linear { x, w, bias } => {
+                let k = graph.weights[w.0].cols;
+                let mut y = linear(of(x), &matrix(w), k);
+                if let Some(bias) = bias {
+                    let bias = vector(bias);
+                    for (y, b) in y.iter_mut().zip(bias.iter().cycle()) {
+                        *y += f64::from(*b);
+                    }
+                }
+                y
+            }
+            Op::Attention(a) => {
+                let rope = &graph.ropes[a.rope];
+                let factors = rope.factors.as_ref().map(|name| weights.floats(name));
+                let frequencies = frequencies(rope, factors.as_deref());
+                let ready = |x: &[f64], gain: Option<&super::VectorId>| -> Vec<f64> {
+                    let mut x = match gain {
+                        Some(gain) => rms_norm(x, &vector(gain), f64::from(a.eps)),
+                        None => x.to_vec(),
+                    };
+                    let heads = x.len() / t / a.head_dim;
+                    for (i, head) in x.chunks_exact_mut(a.head_dim).enumerate() {
+                        rotate(head, rope, &frequencies, (i / heads) as u32);
+                    }
+                    x
+                };
+                let q = ready(of(&a.q), a.qk_norm.as_ref().map(|(q, _)| q));
+                let k = ready(of(&a.k), a.qk_norm.as_ref().map(|(_, k)| k));
+                let width = a.heads * a.head_dim;
+                let row =
+                    |pos: usize| attend(a, &q[pos * width..][..width], &k, of(&a.v), pos as u32);
+                (0..t).flat_map(row).collect()
+            }
+            Op::Glu { gate, up, act: f } => {
+                let pairs = of(gate).iter().zip(of(up));
+                pairs.map(|(g, u)| act(*f, *g) * u).collect()
+            }
+            Op::Add { a, b } => of(a).iter().zip(of(b)).map(|(a, b)| a + b).collect(),
+            Op::Softcap { x, cap } => {
+                let cap = f64::from(*cap);
+                of(x).iter().map(|x| softcap(*x, cap)).collect()
+            }
+            Op::LastRow { x } => of(x)[of(x).len() - node.cols..].to_vec(),
+        };
+        values.push(value);
+    }
+    values.pop().unwrap_or_default()
 }

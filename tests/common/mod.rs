@@ -1,6 +1,9 @@
 //! What the tests on a device share.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(dead_code, reason = "each test uses a part")]
+
+pub mod tiny;
 
 use omnimini::gpu::{DeviceOptions, Gpu};
 use omnimini::kernel::Resource;

@@ -1,0 +1,93 @@
+//! Plans as data, with no GPU: what is fused, and how many launches a token costs.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use omnimini::format::Checkpoint;
+use omnimini::kernel::Access;
+use omnimini::kernel::Resource;
+use omnimini::kernel::attention::{KvShape, KvType, PAGE};
+use omnimini::kernel::catalog::caps;
+use omnimini::model::{Description, Head};
+use omnimini::plan::{Plan, plan};
+
+mod common;
+use common::tiny::{GEMMA, LLAMA, Tiny};
+
+fn plans(tiny: &Tiny, context: usize, tokens: usize) -> Vec<(&'static str, Plan)> {
+    let checkpoint = Checkpoint::from_bytes(tiny.gguf(1)).unwrap();
+    let graph = Description::new(&checkpoint)
+        .unwrap()
+        .graph(&checkpoint, Head::Last)
+        .unwrap();
+    let kv = KvShape {
+        dtype: KvType::F16,
+        pages: context / PAGE,
+        stride: context / PAGE,
+    };
+    caps()
+        .into_iter()
+        .map(|(name, caps)| (name, plan(&graph, &caps, kv, tokens).unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_token_costs_at_most_six_launches_a_layer() {
+    for tiny in [&LLAMA, &GEMMA] {
+        for context in [512, 4096] {
+            for (name, plan) in plans(tiny, context, 1) {
+                for layer in 1..tiny.layers {
+                    let prefix = format!("blk.{layer}.");
+                    let of_layer = plan
+                        .dispatches
+                        .iter()
+                        .filter(|d| d.label.starts_with(&prefix));
+                    let labels: Vec<_> = of_layer.map(|d| d.label.as_str()).collect();
+                    assert!(labels.len() <= 6, "{} on {name}: {labels:?}", tiny.arch);
+                    assert!(labels.len() >= 5, "{} on {name}: {labels:?}", tiny.arch);
+                }
+                // All that is outside the layers: embedding, the last norms, the output.
+                assert!(
+                    plan.dispatches.len() <= 6 * tiny.layers + 4,
+                    "{name}: {plan}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_launch_writes_what_it_reads_elsewhere() {
+    for tiny in [&LLAMA, &GEMMA] {
+        for tokens in [1, 64] {
+            for (name, plan) in plans(tiny, 1024, tokens) {
+                for d in &plan.dispatches {
+                    for (i, (r, access)) in d.bindings.iter().enumerate() {
+                        let twice = d
+                            .bindings
+                            .iter()
+                            .enumerate()
+                            .any(|(j, (other, _))| i != j && r == other);
+                        assert!(!(twice && *access == Access::Write), "{name}: {d}");
+                        if let Resource::Slot(s) = r {
+                            assert!(*s < plan.slots.len());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn plans_are_as_they_were() {
+    for tiny in [&LLAMA, &GEMMA] {
+        let small = Tiny { layers: 2, ..*tiny };
+        for (name, plan) in plans(&small, 4096, 1) {
+            if ["software", "subgroups-32"].contains(&name) {
+                insta::assert_snapshot!(format!("{}-decode-{name}", tiny.arch), plan);
+            }
+        }
+        let (_, plan) = plans(&small, 4096, 64).remove(0);
+        insta::assert_snapshot!(format!("{}-prompt", tiny.arch), plan);
+    }
+}
