@@ -55,14 +55,14 @@ impl Model {
     ///
     /// # Errors
     /// See [`Model::load`].
-    pub async fn open_on(
+    pub fn open_on(
         gpu: Gpu,
         checkpoint: &Checkpoint,
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let (tokenizer, template) = text(checkpoint)?;
-        let engine = Engine::load_on(gpu, checkpoint, options, progress).await?;
+        let engine = Engine::load_on(gpu, checkpoint, options, progress)?;
         Ok(Self {
             engine,
             tokenizer,

@@ -9,7 +9,7 @@
 //! Imported files are pasted once per import name, with their module-level names prefixed by it:
 //! one quantisation file can so serve two weights of one kernel, each with its own binding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// A value for an `override` of a kernel or of one of its modules.
@@ -226,7 +226,7 @@ pub fn compose(
     let mut composer = Composer {
         variant,
         enables: Vec::new(),
-        done: BTreeMap::new(),
+        done: BTreeSet::new(),
         text: String::new(),
     };
     let body = composer.file(name, source, "", &variant.consts)?;
@@ -249,7 +249,7 @@ struct Composer<'a> {
     variant: &'a Variant,
     enables: Vec<String>,
     /// Import names pasted already.
-    done: BTreeMap<String, ()>,
+    done: BTreeSet<String>,
     text: String,
 }
 
@@ -302,7 +302,9 @@ impl Composer<'_> {
                     None => default.trim().into(),
                 };
                 declare(&mut names, constant, prefix);
-                body.push_str(&format!("const {constant}: {} = {value};\n", ty.trim()));
+                for part in ["const ", constant, ": ", ty.trim(), " = ", &value, ";\n"] {
+                    body.push_str(part);
+                }
             } else {
                 if let Some(declared) = declared_name(line) {
                     declare(&mut names, declared, prefix);
@@ -332,7 +334,7 @@ impl Composer<'_> {
             .filter(|name| self.variant.modules.iter().any(|(n, ..)| n == name));
         let module = suffixed.as_deref().unwrap_or(module);
         let prefix = format!("{}_", module.replace("::", "_"));
-        if self.done.insert(module.into(), ()).is_some() {
+        if !self.done.insert(module.into()) {
             return Ok(prefix);
         }
         let set = self.variant.modules.iter().find(|(n, ..)| *n == module);

@@ -1,6 +1,6 @@
 //! Whole models on the adapter at hand: tiny ones of true structure against plain f64 arithmetic.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::sync::Arc;
 

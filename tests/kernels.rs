@@ -4,7 +4,7 @@
 //! `OMNIMINI_ADAPTER` chooses the adapter, `OMNIMINI_STRICT_WEBGPU=1` runs under the browser's
 //! rules and default limits, `OMNIMINI_SEED` repeats a run, `OMNIMINI_KERNEL=NAME` runs one kernel.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::HashSet;
 
@@ -42,8 +42,10 @@ fn check(gpu: &Gpu, pipelines: &Pipelines, probe: &Probe) -> Result<(), String> 
         &buffers,
     )
     .map_err(|e| e.to_string())?;
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    program.encode(&mut encoder.begin_compute_pass(&Default::default()));
+    let mut encoder = gpu
+        .device
+        .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    program.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
     gpu.queue.submit([encoder.finish()]);
     gpu.check().map_err(|e| e.to_string())?;
     let written: HashSet<Resource> = probe

@@ -3,7 +3,7 @@
 //!
 //! With `OMNIMINI_DUMP_WGSL=DIR` the composed texts are left there for other compilers.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::HashSet;
 

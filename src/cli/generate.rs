@@ -14,6 +14,7 @@ use crate::text::Specials;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct Run {
     /// The prompt; `-` or nothing reads standard input.
     prompt: Option<String>,

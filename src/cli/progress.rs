@@ -61,7 +61,7 @@ pub(super) fn load(name: &str, options: &LoadOptions) -> anyhow::Result<Model> {
         );
     }
     let model = pollster::block_on(Model::open(&checkpoint, options, &mut |done, _| {
-        bar.update(done)
+        bar.update(done);
     }));
     bar.finish();
     let model = model?;

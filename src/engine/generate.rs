@@ -362,19 +362,25 @@ impl Generation<'_> {
 
     /// Queues one submission: the end of the prompt and a token, or some steps of decode.
     async fn submit(&mut self, prompt: bool) -> Result<()> {
-        let engine = Arc::clone(&self.sequence.engine);
-        let mut state = engine.state();
-        let ours = state.current == self.id;
-        if !ours && !self.flight.is_empty() {
-            // Another sequence took the device's step: ours goes on from what was read.
-            drop(state);
+        // Where another sequence took the device's step, ours goes on from what was read.
+        while !self.record(prompt)? {
             while !self.flight.is_empty() {
                 Box::pin(self.land()).await?;
             }
             if self.done {
-                return Ok(());
+                break;
             }
-            state = engine.state();
+        }
+        Ok(())
+    }
+
+    /// Records and submits, unless another sequence has the step while tokens of ours are under way.
+    fn record(&mut self, prompt: bool) -> Result<bool> {
+        let engine = Arc::clone(&self.sequence.engine);
+        let mut state = engine.state();
+        let ours = state.current == self.id;
+        if !ours && !self.flight.is_empty() {
+            return Ok(false);
         }
         let left = self.limit - self.submitted;
         let steps = if prompt || self.logprobs.is_some() {
@@ -451,7 +457,7 @@ impl Generation<'_> {
             logits: logits_copy.map(Readback::start),
             submitted: Instant::now(),
         });
-        Ok(())
+        Ok(true)
     }
 
     /// The sampler's state, history and bias of this generation.

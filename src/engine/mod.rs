@@ -112,11 +112,11 @@ impl Engine {
         progress: OnProgress<'_>,
     ) -> Result<Arc<Self>> {
         let gpu = Gpu::open(&options.device).await?;
-        Self::load_on(gpu, checkpoint, options, progress).await
+        Self::load_on(gpu, checkpoint, options, progress)
     }
 
     /// Loads `checkpoint` on a device that is open already.
-    pub async fn load_on(
+    pub fn load_on(
         gpu: Gpu,
         checkpoint: &Checkpoint,
         options: &LoadOptions,
@@ -149,7 +149,7 @@ impl Engine {
 
         let pipelines = Pipelines::default();
         let vocab = model.config.vocab;
-        let mut buffers = upload::weights(&gpu, checkpoint, &graph, progress).await?;
+        let mut buffers = upload::weights(&gpu, checkpoint, &graph, progress)?;
         fixed_buffers(
             &gpu,
             &mut buffers,

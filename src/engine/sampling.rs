@@ -51,12 +51,10 @@ impl Default for Sampling {
 
 impl Sampling {
     pub(super) fn penalises(&self) -> bool {
-        let none = [
-            self.repetition_penalty,
-            self.presence_penalty,
-            self.frequency_penalty,
-        ];
-        none != [1.0, 0.0, 0.0]
+        let off = |v: f32, none: f32| v.to_bits() == none.to_bits();
+        !(off(self.repetition_penalty, 1.0)
+            && off(self.presence_penalty, 0.0)
+            && off(self.frequency_penalty, 0.0))
     }
 
     /// The device's form, with `made` tokens made of `limit`.

@@ -49,9 +49,11 @@ impl Sequence {
                     live: 1,
                 };
             }
-            let mut state = engine.state();
-            state.current = 0;
-            self.reserve(&mut state, at + chunk.len())?;
+            {
+                let mut state = engine.state();
+                state.current = 0;
+                self.reserve(&mut state, at + chunk.len())?;
+            }
             let queue = &engine.gpu.queue;
             queue.write_buffer(&buffers[&Resource::Step], 0, bytemuck::cast_slice(&rows));
             let mut encoder = engine
@@ -70,7 +72,6 @@ impl Sequence {
                 staging
             });
             queue.submit([encoder.finish()]);
-            drop(state);
             let Some(staging) = staging else { continue };
             let (words, _) = Readback::start(staging).finish(&engine.gpu).await?;
             let logits: &[f32] = bytemuck::cast_slice(&words);

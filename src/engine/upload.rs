@@ -17,7 +17,7 @@ use super::OnProgress;
 const STAGE: usize = 8 << 20;
 
 /// Uploads every weight of `graph`.
-pub(super) async fn weights(
+pub(super) fn weights(
     gpu: &Gpu,
     checkpoint: &Checkpoint,
     graph: &Graph,

@@ -1,6 +1,7 @@
 //! A plan on a device: pipelines, parameters and bind groups made once, replayed every step.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::{Gpu, Pipelines};
 use crate::error::{Error, Result};
@@ -67,12 +68,14 @@ impl Program {
         let mut launches = Vec::with_capacity(dispatches.len());
         for (i, d) in dispatches.iter().enumerate() {
             let key = (d.kernel.name, &d.variant);
-            if !layouts.contains_key(&key) {
-                let pipeline = pipelines.get(gpu, d)?;
-                let layout = pipeline.get_bind_group_layout(0);
-                layouts.insert(key, (pipeline, layout));
-            }
-            let (pipeline, layout) = &layouts[&key];
+            let (pipeline, layout) = match layouts.entry(key) {
+                Entry::Occupied(made) => made.into_mut(),
+                Entry::Vacant(new) => {
+                    let pipeline = pipelines.get(gpu, d)?;
+                    let layout = pipeline.get_bind_group_layout(0);
+                    new.insert((pipeline, layout))
+                }
+            };
             let mut entries = vec![wgpu::BindGroupEntry {
                 binding: 0,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {

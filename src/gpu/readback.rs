@@ -58,13 +58,11 @@ impl Readback {
             })?;
         let result = poll_fn(|cx| {
             let mut arrival = self.arrival.lock().unwrap_or_else(PoisonError::into_inner);
-            match arrival.result.take() {
-                Some(result) => Poll::Ready(result),
-                None => {
-                    arrival.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+            if let Some(result) = arrival.result.take() {
+                return Poll::Ready(result);
             }
+            arrival.waker = Some(cx.waker().clone());
+            Poll::Pending
         });
         let result = result.await;
         gpu.check()?;

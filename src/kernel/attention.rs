@@ -153,6 +153,7 @@ pub fn splits(caps: &Caps, a: &Attention, positions: usize) -> usize {
 /// One token a sequence: out [T, heads, head_dim], or parts for [`combine`] where there are several.
 ///
 /// `rope` is (rotating elements, NeoX pairs); `tokens` sequences have a row each.
+#[expect(clippy::too_many_arguments, reason = "a launch's whole shape")]
 pub fn decode(
     caps: &Caps,
     label: &str,

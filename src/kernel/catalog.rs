@@ -224,8 +224,8 @@ pub fn caps() -> Vec<(&'static str, Caps)> {
     let base = Caps::webgpu_default();
     let with = |kind, subgroups, f16| Caps {
         kind,
-        subgroups,
         f16,
+        subgroups,
         ..base.clone()
     };
     vec![

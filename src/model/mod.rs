@@ -199,7 +199,7 @@ impl Description {
             && self
                 .arch
                 .window_period
-                .is_some_and(|p| (layer + 1) % p != 0)
+                .is_some_and(|p| !(layer + 1).is_multiple_of(p))
     }
 
     /// What the model computes for the tokens of one step.
@@ -328,38 +328,38 @@ impl Config {
         };
         let kv = self.kv_heads;
         want(
-            self.heads % kv == 0,
+            self.heads.is_multiple_of(kv),
             "attention.head_count_kv",
             kv,
             "a divisor of the heads",
         )?;
         want(
-            self.head_dim % 4 == 0,
+            self.head_dim.is_multiple_of(4),
             "attention.key_length",
             self.head_dim,
             "a multiple of 4",
         )?;
         want(
-            self.rope_dims % 2 == 0,
+            self.rope_dims.is_multiple_of(2),
             "rope.dimension_count",
             self.rope_dims,
             "even",
         )?;
         want(
-            self.width % 32 == 0,
+            self.width.is_multiple_of(32),
             "embedding_length",
             self.width,
             "a multiple of 32",
         )?;
         want(
-            self.ffn % 32 == 0,
+            self.ffn.is_multiple_of(32),
             "feed_forward_length",
             self.ffn,
             "a multiple of 32",
         )?;
         let cols = self.heads * self.head_dim;
         want(
-            cols % 32 == 0,
+            cols.is_multiple_of(32),
             "attention.head_count",
             self.heads,
             "heads of 32 elements in all",
@@ -389,7 +389,7 @@ impl Builder<'_> {
     fn weight(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId> {
         let info = self.shaped(name, &[rows, cols])?;
         let block = Format::of(info.dtype).block.max(32);
-        if cols % block != 0 {
+        if !cols.is_multiple_of(block) {
             return Err(Error::Config {
                 key: name.into(),
                 value: format!("{cols} columns of {}", info.dtype),

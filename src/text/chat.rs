@@ -90,6 +90,7 @@ pub struct ChatTemplate {
     random: RandomState,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
 fn template(reason: impl ToString) -> Error {
     Error::Template {
         reason: reason.to_string(),

@@ -130,10 +130,10 @@ impl Tokenizer {
         controls.sort();
         Ok(Self {
             kind,
+            spec,
             bytes,
             controls,
             ends,
-            spec,
         })
     }
 

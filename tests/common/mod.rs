@@ -1,7 +1,12 @@
 //! What the tests on a device share.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::struct_excessive_bools,
+    reason = "shared by tests, each of which uses a part"
+)]
 
 pub mod tiny;
 

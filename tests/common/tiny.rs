@@ -58,12 +58,16 @@ impl Gguf {
 
     pub fn f32s(&mut self, key: &str, v: &[f32]) {
         self.array(key, 6, v.len());
-        v.iter().for_each(|v| self.meta.extend(v.to_le_bytes()));
+        for v in v {
+            self.meta.extend(v.to_le_bytes());
+        }
     }
 
     pub fn i32s(&mut self, key: &str, v: &[i32]) {
         self.array(key, 5, v.len());
-        v.iter().for_each(|v| self.meta.extend(v.to_le_bytes()));
+        for v in v {
+            self.meta.extend(v.to_le_bytes());
+        }
     }
 
     /// A tensor; `shape` is row-major.
@@ -82,7 +86,9 @@ impl Gguf {
         for (name, dims, dtype, data) in &self.tensors {
             string(&mut out, name);
             out.extend((dims.len() as u32).to_le_bytes());
-            dims.iter().for_each(|d| out.extend(d.to_le_bytes()));
+            for d in dims {
+                out.extend(d.to_le_bytes());
+            }
             out.extend(Format::of(*dtype).id.to_le_bytes());
             out.extend(offset.to_le_bytes());
             offset = (offset + data.len() as u64).next_multiple_of(32);
@@ -119,7 +125,7 @@ pub const LLAMA: Tiny = Tiny {
     arch: "llama",
     layers: 3,
     width: 256,
-    heads: 6,
+    heads: 8,
     kv_heads: 2,
     head_dim: 64,
     ffn: 512,
