@@ -52,7 +52,10 @@ fn every_variant_validates_and_translates() {
         };
         let module =
             naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|e| fail(&e.emit_to_string(&wgsl)));
-        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
+        let mut validator = Validator::new(
+            ValidationFlags::all(),
+            Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+        );
         validator
             .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
             .subgroup_operations(naga::valid::SubgroupOperationSet::all());

@@ -40,6 +40,11 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             eps: 1e-5,
         },
     ];
+    let row = Columns {
+        y,
+        stride: 0,
+        first: 0,
+    };
     let outputs = [
         Output::Store,
         Output::Bias(0),
@@ -55,7 +60,7 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
         let label = format.name;
         all.push(pointwise::embed(label, w, 1.0, y, 1));
         for input in inputs {
-            all.push(linear::matvec(caps, label, w, input, Output::Store, y));
+            all.push(linear::matvec(caps, label, w, input, Output::Store, row));
         }
         let mixed = [w, other(3, 1)];
         all.push(linear::matvec_glu(
@@ -89,7 +94,7 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
                 stride: 64,
                 first: 0,
             };
-            all.push(linear::matvec(caps, "output", w, inputs[0], *output, y));
+            all.push(linear::matvec(caps, "output", w, inputs[0], *output, row));
             all.push(linear::matmul(caps, "output", w, x, *output, to, 32));
         }
     }
@@ -100,7 +105,7 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             ..weight(DType::Q8_0, 0)
         };
         for input in inputs {
-            all.push(linear::matvec(caps, "narrow", w, input, Output::Store, y));
+            all.push(linear::matvec(caps, "narrow", w, input, Output::Store, row));
         }
         let weights = [w, weight(DType::Q4_0, 1)].map(|w| Weight { cols, ..w });
         all.push(linear::matvec_glu(

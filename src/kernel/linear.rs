@@ -235,14 +235,14 @@ fn groups(rows: usize, team: Team) -> u32 {
     (rows as u32).div_ceil(4 * (team.wg / team.lanes))
 }
 
-/// y = output(W · input).
+/// y[first ..] = output(W · input), one row.
 pub fn matvec(
     caps: &Caps,
     label: &str,
     w: Weight,
     input: Input,
     output: Output,
-    y: Resource,
+    to: Columns,
 ) -> Dispatch {
     let team = Team::rows(caps, w.cols / 32);
     let mut d = Dispatch::new(&MATVEC, label);
@@ -251,7 +251,7 @@ pub fn matvec(
     let binding = d.bind(w.resource, Access::Read);
     d.module("rows", "lib/rows", vec![]);
     d.module("weight", w.file(), vec![("BINDING", binding)]);
-    output.bind(&mut d, y);
+    output.bind(&mut d, to.y);
     let [p1, p2, p3] = w.planes();
     let bias = u(output.bias() + w.first);
     d.params = vec![
@@ -263,7 +263,7 @@ pub fn matvec(
         gain,
         post_gain,
         eps,
-        u(w.first),
+        u(to.first + w.first),
         bias,
     ];
     d.grid2(groups(w.rows, team), caps);

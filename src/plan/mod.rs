@@ -286,7 +286,9 @@ impl Planner<'_> {
             }
             Some(Op::RmsNorm { x, gain, eps }) => {
                 let (x, gain, eps) = (*x, self.vector(*gain) / 4, *eps);
-                let pair = [self.value(a)?, self.value(x)?];
+                // The branch first: a product in it may take the sum `a` into its own input.
+                let x = self.value(x)?;
+                let pair = [self.value(a)?, x];
                 let y = self.slot_of(id);
                 let d = pointwise::add_norm(self.caps, label, pair, gain, eps, y, shape);
                 self.dispatches.push(d);
@@ -322,7 +324,8 @@ impl Planner<'_> {
             }) = self.own(b)
             && inner.to_bits() == eps.to_bits()
         {
-            let (a, b) = (self.value(a)?, self.value(b)?);
+            let b = self.value(b)?;
+            let a = self.value(a)?;
             let kept = self.slot_of(s);
             self.made[s.0] = Some(kept);
             return Ok(Input::AddNorm {
@@ -368,9 +371,8 @@ impl Planner<'_> {
                 node.cols
             };
             let input = self.input(x, rows)?;
-            for mut part in parts {
-                part.first += to.first;
-                let d = linear::matvec(self.caps, &node.label, part, input, output, to.y);
+            for part in parts {
+                let d = linear::matvec(self.caps, &node.label, part, input, output, to);
                 self.dispatches.push(d);
             }
         } else {
