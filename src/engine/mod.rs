@@ -90,7 +90,7 @@ pub struct Engine {
     prompt: Program,
     sample_decode: Program,
     sample_prompt: Program,
-    /// Where the logits [vocabulary] of decode and of prompts lie.
+    /// Where the logits `[vocabulary]` of decode and of prompts lie.
     logits: [wgpu::Buffer; 2],
     plans: [Plan; 2],
     /// The graph that gives logits to every token.

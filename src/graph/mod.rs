@@ -20,7 +20,7 @@ pub struct WeightId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VectorId(pub usize);
 
-/// A matrix [rows N, cols K] of the checkpoint, kept in its own format.
+/// A matrix `[rows N, cols K]` of the checkpoint, kept in its own format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightSpec {
     /// The checkpoint's name for it.
@@ -74,11 +74,11 @@ pub enum Act {
 /// attends causally: softmax(scale · q·k, capped, within the window) · v.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    /// Queries [T, heads · head_dim].
+    /// Queries `[T, heads · head_dim]`.
     pub q: NodeId,
-    /// Keys [T, kv_heads · head_dim].
+    /// Keys `[T, kv_heads · head_dim]`.
     pub k: NodeId,
-    /// Values [T, kv_heads · head_dim].
+    /// Values `[T, kv_heads · head_dim]`.
     pub v: NodeId,
     /// Which layer's cache.
     pub layer: usize,
@@ -96,7 +96,7 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// Index into [`Graph::ropes`].
     pub rope: usize,
-    /// RMSNorm gains [head_dim] of q and of k.
+    /// RMSNorm gains `[head_dim]` of q and of k.
     pub qk_norm: Option<(VectorId, VectorId)>,
     /// Epsilon of those norms.
     pub eps: f32,
@@ -105,9 +105,9 @@ pub struct Attention {
 /// One operation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// Rows of a table by this step's token ids, times `scale`: [T, D].
+    /// Rows of a table by this step's token ids, times `scale`: `[T, D]`.
     Embed {
-        /// The table [vocabulary, D].
+        /// The table `[vocabulary, D]`.
         table: WeightId,
         /// Factor.
         scale: f32,
@@ -125,12 +125,12 @@ pub enum Op {
     Linear {
         /// Input [·, K].
         x: NodeId,
-        /// Weight [N, K].
+        /// Weight `[N, K]`.
         w: WeightId,
-        /// Bias [N].
+        /// Bias `[N]`.
         bias: Option<VectorId>,
     },
-    /// See [`Attention`]: [T, heads · head_dim].
+    /// See [`Attention`]: `[T, heads · head_dim]`.
     Attention(Box<Attention>),
     /// act(gate) · up, element by element.
     Glu {
@@ -155,7 +155,7 @@ pub enum Op {
         /// Bound.
         cap: f32,
     },
-    /// The last live row of x: [1, D].
+    /// The last live row of x: `[1, D]`.
     LastRow {
         /// Input.
         x: NodeId,

@@ -2,7 +2,7 @@
 
 use super::{Act, Attention, Graph, Op, RopeSpec};
 
-/// y[T, N] = x[T, K] · w[N, K]ᵀ.
+/// y`[T, N]` = x`[T, K]` · w`[N, K]`ᵀ.
 pub fn linear(x: &[f64], w: &[f32], k: usize) -> Vec<f64> {
     let dot = |row: &[f64], w: &[f32]| row.iter().zip(w).map(|(a, b)| a * f64::from(*b)).sum();
     x.chunks_exact(k)
@@ -64,7 +64,7 @@ pub fn rotate(head: &mut [f64], rope: &RopeSpec, frequencies: &[f64], pos: u32) 
     }
 }
 
-/// Attention of one token at `pos` with normed and rotated query heads `q` [heads, head_dim] over
+/// Attention of one token at `pos` with normed and rotated query heads `q` `[heads, head_dim]` over
 /// `keys` and `values` [positions 0 ..= pos, kv_heads, head_dim].
 pub fn attend(a: &Attention, q: &[f64], keys: &[f64], values: &[f64], pos: u32) -> Vec<f64> {
     let (hd, kv) = (a.head_dim, a.kv_heads);

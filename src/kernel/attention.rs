@@ -150,7 +150,7 @@ pub fn splits(caps: &Caps, a: &Attention, positions: usize) -> usize {
     positions.div_ceil(split(caps))
 }
 
-/// One token a sequence: out [T, heads, head_dim], or parts for [`combine`] where there are several.
+/// One token a sequence: out `[T, heads, head_dim]`, or parts for [`combine`] where there are several.
 ///
 /// `rope` is (rotating elements, NeoX pairs); `tokens` sequences have a row each.
 #[expect(clippy::too_many_arguments, reason = "a launch's whole shape")]
@@ -189,7 +189,7 @@ pub fn decode(
     d
 }
 
-/// Joins the parts: y [T, heads, head_dim].
+/// Joins the parts: y `[T, heads, head_dim]`.
 pub fn combine(
     caps: &Caps,
     label: &str,
@@ -240,7 +240,7 @@ pub fn rope_append(
     d
 }
 
-/// A chunk's attention, after [`rope_append`]: y [tokens, heads, head_dim].
+/// A chunk's attention, after [`rope_append`]: y `[tokens, heads, head_dim]`.
 pub fn prompt(
     label: &str,
     a: &Attention,

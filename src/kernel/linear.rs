@@ -114,12 +114,12 @@ impl Weight {
 pub enum Input {
     /// x as it is.
     Plain {
-        /// x [K].
+        /// x `[K]`.
         x: Resource,
     },
     /// RMSNorm(x) · gain.
     Norm {
-        /// x [K].
+        /// x `[K]`.
         x: Resource,
         /// Place of the gain among the vectors, in vec4s.
         gain: usize,
@@ -128,11 +128,11 @@ pub enum Input {
     },
     /// RMSNorm(s) · gain with s = x + RMSNorm(b) · post_gain, which is kept.
     AddNorm {
-        /// x [K].
+        /// x `[K]`.
         x: Resource,
-        /// b [K].
+        /// b `[K]`.
         b: Resource,
-        /// Where s [K] goes.
+        /// Where s `[K]` goes.
         s: Resource,
         /// Place of the outer gain, in vec4s.
         gain: usize,
@@ -235,7 +235,7 @@ fn groups(rows: usize, team: Team) -> u32 {
     (rows as u32).div_ceil(4 * (team.wg / team.lanes))
 }
 
-/// y[first ..] = output(W · input), one row.
+/// y`[first ..]` = output(W · input), one row.
 pub fn matvec(
     caps: &Caps,
     label: &str,
@@ -310,7 +310,7 @@ pub fn matvec_glu(
     d
 }
 
-/// y = [A · input, B · input, C · input].
+/// y = `[A · input, B · input, C · input]`.
 pub fn matvec_qkv(
     caps: &Caps,
     label: &str,
@@ -345,7 +345,7 @@ pub fn matvec_qkv(
 /// Where a mat-mul puts its result: rows of `stride` elements, from element `first` on.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns {
-    /// The buffer [T, stride].
+    /// The buffer `[T, stride]`.
     pub y: Resource,
     /// Elements of one of its rows.
     pub stride: usize,
@@ -353,7 +353,7 @@ pub struct Columns {
     pub first: usize,
 }
 
-/// y[T, first ..] = output(x[T, K] · Wᵀ), T = `tokens`.
+/// y`[T, first ..]` = output(x`[T, K]` · Wᵀ), T = `tokens`.
 pub fn matmul(
     caps: &Caps,
     label: &str,

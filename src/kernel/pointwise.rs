@@ -26,7 +26,7 @@ pub const BINARY: Kernel = kernel!("binary", ["n4"]);
 /// The last live row.
 pub const LAST_ROW: Kernel = kernel!("last_row", ["rows", "d4"]);
 
-/// y [tokens, D] = scale · table[token]; one launch for each part of the table.
+/// y `[tokens, D]` = scale · table`[token]`; one launch for each part of the table.
 pub fn embed(label: &str, table: Weight, scale: f32, y: Resource, tokens: usize) -> Dispatch {
     let mut d = Dispatch::new(&EMBED, label);
     d.bind(Resource::Step, Access::Read);
@@ -50,7 +50,7 @@ pub fn embed(label: &str, table: Weight, scale: f32, y: Resource, tokens: usize)
     d
 }
 
-/// y [rows, D] = RMSNorm(x) · gain; `gain` in vec4s.
+/// y `[rows, D]` = RMSNorm(x) · gain; `gain` in vec4s.
 pub fn rms_norm(
     caps: &Caps,
     label: &str,
@@ -71,7 +71,7 @@ pub fn rms_norm(
     )
 }
 
-/// y [rows, D] = x + RMSNorm(b) · gain; `gain` in vec4s.
+/// y `[rows, D]` = x + RMSNorm(b) · gain; `gain` in vec4s.
 pub fn add_norm(
     caps: &Caps,
     label: &str,
@@ -140,7 +140,7 @@ pub fn binary(
     d
 }
 
-/// y [D] = the last live row of x [tokens, D].
+/// y `[D]` = the last live row of x `[tokens, D]`.
 pub fn last_row(label: &str, x: Resource, y: Resource, [tokens, cols]: [usize; 2]) -> Dispatch {
     let mut d = Dispatch::new(&LAST_ROW, label);
     d.bind(Resource::Step, Access::Read);

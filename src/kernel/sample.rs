@@ -52,7 +52,7 @@ pub struct SamplerState {
     pub candidates: u32,
 }
 
-/// The three launches that sample from `logits` [vocab] and write the next step's row 0.
+/// The three launches that sample from `logits` `[vocab]` and write the next step's row 0.
 ///
 /// `rows` are the rows of the step whose last live one was sampled.
 pub fn sample(caps: &Caps, logits: Resource, vocab: usize, rows: usize) -> [Dispatch; 3] {

@@ -427,7 +427,7 @@ impl Planner<'_> {
         Ok(y)
     }
 
-    /// q, k and v side by side in one buffer [T, heads + 2 kv_heads, head_dim].
+    /// q, k and v side by side in one buffer `[T, heads + 2 kv_heads, head_dim]`.
     fn qkv(&mut self, nodes: [NodeId; 3]) -> Result<Resource> {
         let cols = nodes.map(|n| self.graph.node(n).cols);
         let stride: usize = cols.iter().sum();

@@ -1,4 +1,4 @@
-//! IQ4_NL: 32 elements, w = d * LEVELS[q], q of 4 bits.
+//! IQ4_NL: 32 elements, w = d * LEVELS`[q]`, q of 4 bits.
 
 use super::Plane;
 use super::block::{self, Codes, F16, split_nibbles};

@@ -1,4 +1,4 @@
-//! IQ4_XS: 256 elements, w = d * (s - 32) * LEVELS[q], q of 4 bits, s of 6 bits for 32 elements.
+//! IQ4_XS: 256 elements, w = d * (s - 32) * LEVELS`[q]`, q of 4 bits, s of 6 bits for 32 elements.
 
 use super::Plane;
 use super::block::{self, Codes, F16, split_nibbles};

@@ -1,4 +1,4 @@
-//! MXFP4: 32 elements, w = 2^(e - 128) * LEVELS[q], q of 4 bits (e2m1), e a byte.
+//! MXFP4: 32 elements, w = 2^(e - 128) * LEVELS`[q]`, q of 4 bits (e2m1), e a byte.
 //!
 //! The format is the Open Compute Project's Microscaling one; ggml doubles the levels to make them
 //! whole and halves the exponent's power instead.
