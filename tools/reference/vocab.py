@@ -72,6 +72,9 @@ def _sentencepiece(vocab: Vocabulary, fields: dict) -> Callable[[str], list[int]
     unknown = fields["tokenizer.ggml.unknown_token_id"]
     for i, (token, score) in enumerate(zip(vocab.tokens, fields["tokenizer.ggml.scores"])):
         kind = UNKNOWN if i == unknown else vocab.types[i]
+        if kind == USER_DEFINED:
+            # The file writes Gemma's tokens for runs of spaces with real spaces.
+            token = token.replace(" ", "\u2581")
         model.pieces.add(piece=token, score=score, type=kind)
     spec = model.trainer_spec
     spec.model_type = proto.TrainerSpec.BPE
