@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::engine::{Sampling, Sequence};
+use crate::engine::{LaunchTime, Sampling, Sequence, by_operation};
 use crate::error::Result;
 use crate::session::Model;
 
@@ -145,6 +145,28 @@ pub fn csv(results: &[BenchResult]) -> String {
             r.avg_ts,
             r.stddev_ts,
             r.median_ts
+        );
+    }
+    out
+}
+
+/// A Markdown table of where a step's time goes: what is computed, by which kernel, how often, for
+/// how long, and how fast it reads its weights.
+pub fn profile_markdown(title: &str, times: &[LaunchTime]) -> String {
+    let total: f64 = times.iter().map(|t| t.nanoseconds).sum();
+    let mut out = format!(
+        "{title}: {} launches, {:.3} ms\n\n| operation | kernel | launches | ms | share | weights GB/s |\n\
+         | --- | --- | ---: | ---: | ---: | ---: |\n",
+        times.len(),
+        total / 1e6
+    );
+    for (label, kernel, launches, bytes, ns) in by_operation(times) {
+        let _ = writeln!(
+            out,
+            "| {label} | {kernel} | {launches} | {:.3} | {:.1}% | {:.2} |",
+            ns / 1e6,
+            100.0 * ns / total,
+            bytes as f64 / ns
         );
     }
     out

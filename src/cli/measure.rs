@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::{DeviceArgs, ModelArgs, model_file, print, print_json, progress, tell};
 use crate::bench::{self, Test};
-use crate::engine::Sequence;
+use crate::engine::{Sequence, Timed};
+use crate::session::Model;
 use crate::text::Specials;
 
 /// Arguments of `perplexity`.
@@ -121,6 +122,9 @@ pub(super) struct Bench {
     /// Every adapter in turn.
     #[arg(long, conflicts_with = "adapter")]
     all: bool,
+    /// Where the time of a decode step and of a prompt chunk goes, launch by launch, instead.
+    #[arg(long, conflicts_with = "output")]
+    profile: bool,
     /// Form of the results.
     #[arg(short, long, value_name = "FORM", default_value = "md")]
     output: Output,
@@ -162,14 +166,35 @@ impl Bench {
                 .unwrap_or(1);
             options.context = options.context.or(Some(longest.max(512)));
             let model = progress::load(&self.model.model, &options)?;
+            if self.profile {
+                self.profile(&model, longest)?;
+                continue;
+            }
             for test in &tests {
                 results.push(bench::run(&model, &file, *test, self.repetitions)?);
             }
+        }
+        if self.profile {
+            return Ok(());
         }
         match self.output {
             Output::Json => print_json(&results),
             Output::Csv => print(&bench::csv(&results)),
             Output::Md => print(&bench::markdown(&results)),
         }
+    }
+
+    fn profile(&self, model: &Model, longest: usize) -> anyhow::Result<()> {
+        let depth = longest / 2;
+        let steps = [
+            (format!("one token at position {depth}"), Timed::Decode { depth }),
+            ("a chunk of a prompt".into(), Timed::Prompt),
+        ];
+        for (title, step) in steps {
+            let times = pollster::block_on(model.engine().profile(step, self.repetitions))?;
+            print(&bench::profile_markdown(&title, &times))?;
+            print("\n")?;
+        }
+        Ok(())
     }
 }

@@ -14,11 +14,13 @@ use crate::model::{Description, Head};
 use crate::plan::{self, Plan};
 
 mod generate;
+mod profile;
 mod sampling;
 mod score;
 mod upload;
 
 pub use generate::{Generation, Sequence, Step, TokenLogprob};
+pub use profile::{LaunchTime, Timed, by_operation};
 pub use sampling::Sampling;
 
 /// How to load a model.

@@ -127,4 +127,16 @@ impl Program {
             pass.dispatch_workgroups(x, y, z);
         }
     }
+
+    /// Encodes every launch between timestamps: query i before launch i, one more after the last.
+    pub fn encode_timed(&self, pass: &mut wgpu::ComputePass<'_>, set: &wgpu::QuerySet) {
+        for (i, launch) in self.launches.iter().enumerate() {
+            pass.write_timestamp(set, i as u32);
+            pass.set_pipeline(&launch.pipeline);
+            pass.set_bind_group(0, &launch.group, &[]);
+            let [x, y, z] = launch.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+        pass.write_timestamp(set, self.launches.len() as u32);
+    }
 }
