@@ -118,12 +118,5 @@ fn upload_part(
 /// Submits what was written and waits, so that its staging memory is free again.
 fn flush(gpu: &Gpu, pending: &mut usize) -> Result<()> {
     *pending = 0;
-    gpu.queue.submit([]);
-    #[cfg(not(target_arch = "wasm32"))]
-    gpu.device
-        .poll(wgpu::PollType::wait_indefinitely())
-        .map_err(|e| Error::Device {
-            reason: e.to_string(),
-        })?;
-    gpu.check()
+    gpu.wait(Some(&gpu.submit(gpu.encoder())))
 }
