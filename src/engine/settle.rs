@@ -79,7 +79,9 @@ fn step_down(caps: &mut Caps, before: &Caps, w: &Wrong, turned: &mut bool) -> Op
         caps.coop_matrix = false;
         return Some("cooperative matrices");
     }
-    if w.wgsl.contains("subgroup") && before.subgroups.is_some() {
+    // Operations have a capital letter after the word; comments name subgroups, too.
+    let operation = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
+    if w.wgsl.split("subgroup").skip(1).any(operation) && before.subgroups.is_some() {
         caps.subgroups = None;
         return Some("subgroup operations");
     }

@@ -373,10 +373,12 @@ impl Gpu {
                     // However slow a device is: as long as it is there, it is waited for.
                     Some(Err(wgpu::PollError::Timeout)) => self.check()?,
                     Some(Ok(_)) => break,
-                    Some(Err(e)) => {
+                    // The submission was refused, as on a device that is gone: ask for the reason.
+                    Some(Err(_)) => {
+                        self.poll(wgpu::PollType::wait_indefinitely());
                         self.check()?;
                         return Err(Error::DeviceLost {
-                            reason: e.to_string(),
+                            reason: "it took no more work".into(),
                         });
                     }
                     None => break,
