@@ -72,7 +72,11 @@ fn child() {
         peak.saturating_sub(file + cache) as i64 >> 20,
     );
     if model.engine().gpu().caps.kind == DeviceKind::Cpu {
-        assert!(peak <= file + cache + SPARE, "{} MiB too much", mib(peak - file - cache - SPARE));
+        assert!(
+            peak <= file + cache + SPARE,
+            "{} MiB too much",
+            mib(peak - file - cache - SPARE)
+        );
     }
 }
 

@@ -129,9 +129,7 @@ fn the_host_does_little_for_a_token() {
     for tiny in [&LLAMA, &GEMMA] {
         let engine = load(tiny);
         let mut sequence = Sequence::new(&engine).unwrap();
-        let mut generation = sequence
-            .generate(&[7; 20], &SAMPLING, &[], None)
-            .unwrap();
+        let mut generation = sequence.generate(&[7; 20], &SAMPLING, &[], None).unwrap();
         // The driver compiles and the pace is found.
         take(&mut generation, 100);
         let before = engine.gpu().counts();
@@ -151,7 +149,10 @@ fn the_host_does_little_for_a_token() {
         let fit = (0.04 / each).clamp(1.0, 32.0);
         let got = 400.0 / c.submissions as f64;
         println!("  {got:.1} steps in a submission, where {fit:.1} fit");
-        assert!(got > fit / 3.0, "{got:.1} steps in a submission, where {fit:.1} fit");
+        assert!(
+            got > fit / 3.0,
+            "{got:.1} steps in a submission, where {fit:.1} fit"
+        );
     }
 }
 
@@ -183,9 +184,7 @@ fn a_layer_takes_six_launches_at_most() {
 fn the_loop_allocates_nothing_of_its_own() {
     let engine = load(&LLAMA);
     let mut sequence = Sequence::new(&engine).unwrap();
-    let mut generation = sequence
-        .generate(&[7; 20], &SAMPLING, &[], None)
-        .unwrap();
+    let mut generation = sequence.generate(&[7; 20], &SAMPLING, &[], None).unwrap();
     take(&mut generation, 100);
     // Symbols are read once.
     let _ = Backtrace::force_capture().to_string();
@@ -214,5 +213,8 @@ fn the_loop_allocates_nothing_of_its_own() {
         ours.len(),
         ours[0]
     );
-    assert!(!stacks.is_empty(), "wgpu allocates when it encodes and submits; none was seen");
+    assert!(
+        !stacks.is_empty(),
+        "wgpu allocates when it encodes and submits; none was seen"
+    );
 }

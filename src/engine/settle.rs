@@ -144,7 +144,10 @@ fn sampler_case(caps: &Caps) -> Case {
     let step = [9, 4, 1, 1, 8, 5, 1, 1, 7, 6, 1, 0].to_vec();
     let mut buffers = Vec::new();
     let mut want: Vec<(Resource, Want)> = Vec::new();
-    for (draw, place) in draws.into_iter().zip([(|r| r) as fn(Resource) -> Resource, second]) {
+    for (draw, place) in draws
+        .into_iter()
+        .zip([(|r| r) as fn(Resource) -> Resource, second])
+    {
         let state: &[u32] = bytemuck::cast_slice(std::slice::from_ref(&draw.state));
         let made = draw.state.made as usize;
         let id = draw.id as u32;
@@ -173,7 +176,9 @@ fn sampler_case(caps: &Caps) -> Case {
     }
     let verdict = move |resource: Resource, before: &[u32], after: &[u32]| {
         let wanted = want.iter().find(|(r, _)| *r == resource);
-        wanted.map_or(Ok(()), |(r, want)| want.held(before, after).map_err(|e| format!("{r}{e}")))
+        wanted.map_or(Ok(()), |(r, want)| {
+            want.held(before, after).map_err(|e| format!("{r}{e}"))
+        })
     };
     Case {
         dispatches,
@@ -196,14 +201,17 @@ impl Want {
             Self::Floats(values) => {
                 for (i, (want, got)) in values.iter().zip(after).enumerate() {
                     let got = f64::from(f32::from_bits(*got));
-                    if !((want - got).abs() <= 1e-4 * want.abs().max(1.0)) {
+                    let error = (want - got).abs() / want.abs().max(1.0);
+                    if error.is_nan() || error > 1e-4 {
                         return Err(format!("[{i}] is {got}, not {want}"));
                     }
                 }
             }
             Self::Words(words) => {
                 let mut want = before.to_vec();
-                words.iter().for_each(|(i, w)| want[*i] = *w);
+                for (i, word) in words {
+                    want[*i] = *word;
+                }
                 if let Some(i) = (0..want.len()).find(|i| after.get(*i) != Some(&want[*i])) {
                     return Err(format!("[{i}] is {:?}, not {}", after.get(i), want[i]));
                 }
@@ -295,7 +303,8 @@ fn choice(s: &SamplerState, logits: &[f64], width: f64) -> Option<usize> {
     let depth = |i: usize| (best - logits[i]) / f64::from(s.temperature);
     order.truncate(s.top_k as usize);
     let masses: Vec<f64> = order.iter().map(|i| (-depth(*i)).exp()).collect();
-    let goal = masses.iter().sum::<f64>() * f64::from(s.top_p) * width.min(1.0 / f64::from(s.top_p));
+    let goal =
+        masses.iter().sum::<f64>() * f64::from(s.top_p) * width.min(1.0 / f64::from(s.top_p));
     let mut sum = 0.0;
     let stays = masses.iter().take_while(|m| {
         let stays = sum < goal;

@@ -87,7 +87,9 @@ pub fn compare(
                     first.wrapping_add(i)
                 ));
             }
-            if !joined && let Some(touched) = touched.get_mut((first + i) / if e.half { 2 } else { 1 }) {
+            if !joined
+                && let Some(touched) = touched.get_mut((first + i) / if e.half { 2 } else { 1 })
+            {
                 *touched = true;
             }
         }
@@ -277,7 +279,8 @@ impl Checks {
         }
         let mut encoder = gpu.encoder();
         for (program, _) in &bound {
-            program.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            program
+                .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
         }
         let written = |running: &Running| -> u64 {
             let buffers = running.case.buffers.iter();

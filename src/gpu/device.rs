@@ -88,7 +88,7 @@ pub(super) struct Counters {
 pub struct Ticket(wgpu::SubmissionIndex);
 
 /// Changes a kernel's WGSL before it is compiled: gets the kernel's name and the text.
-pub type Rewrite = fn(&str, String) -> String;
+pub type Rewrite = fn(&str, &str) -> String;
 
 /// What went wrong on a device since it was last asked.
 #[derive(Debug, Default)]
@@ -274,12 +274,7 @@ impl Gpu {
         self
     }
 
-    fn new(
-        device: wgpu::Device,
-        queue: wgpu::Queue,
-        index: usize,
-        cache: Option<PathBuf>,
-    ) -> Self {
+    fn new(device: wgpu::Device, queue: wgpu::Queue, index: usize, cache: Option<PathBuf>) -> Self {
         let info = device.adapter_info();
         let coop = device
             .features()
@@ -372,7 +367,6 @@ impl Gpu {
                 match polled {
                     // However slow a device is: as long as it is there, it is waited for.
                     Some(Err(wgpu::PollError::Timeout)) => self.check()?,
-                    Some(Ok(_)) => break,
                     // The submission was refused, as on a device that is gone: ask for the reason.
                     Some(Err(_)) => {
                         self.poll(wgpu::PollType::wait_indefinitely());
@@ -381,7 +375,7 @@ impl Gpu {
                             reason: "it took no more work".into(),
                         });
                     }
-                    None => break,
+                    Some(Ok(_)) | None => break,
                 }
             }
         }
@@ -433,7 +427,10 @@ impl Gpu {
     /// A file that is kept for this adapter, where something may be kept.
     pub(crate) fn kept(&self, name: &str) -> Option<Kept> {
         let folder = self.cache.as_deref()?;
-        Some(Kept::new(folder, &format!("{name}-{:016x}", self.identity())))
+        Some(Kept::new(
+            folder,
+            &format!("{name}-{:016x}", self.identity()),
+        ))
     }
 
     /// A storage buffer of `bytes`, rounded up to whole words; never empty.
@@ -527,6 +524,9 @@ mod tests {
             description,
         });
         let text = e.to_string();
-        assert!(text.contains("create_buffer") && !text.contains('\n'), "{e}");
+        assert!(
+            text.contains("create_buffer") && !text.contains('\n'),
+            "{e}"
+        );
     }
 }

@@ -114,7 +114,11 @@ impl Disk {
         reason = "a driver's own compiled code cannot be checked, only recognised"
     )]
     fn open(gpu: &Gpu) -> Option<Self> {
-        if !gpu.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+        if !gpu
+            .device
+            .features()
+            .contains(wgpu::Features::PIPELINE_CACHE)
+        {
             return None;
         }
         let key = wgpu::util::pipeline_cache_key(&gpu.device.adapter_info())?;
@@ -154,7 +158,7 @@ pub(super) fn text(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Stri
             reason: e.to_string(),
         })?;
     Ok(match gpu.rewrite {
-        Some(rewrite) => rewrite(kernel.name, wgsl),
+        Some(rewrite) => rewrite(kernel.name, &wgsl),
         None => wgsl,
     })
 }

@@ -126,7 +126,9 @@ mod tests {
         }
         kept.write(b"again");
         assert_eq!(kept.read().unwrap(), b"again");
-        let files = std::fs::read_dir(folder.path().join("new")).unwrap().count();
+        let files = std::fs::read_dir(folder.path().join("new"))
+            .unwrap()
+            .count();
         assert_eq!(files, 1, "no part is left");
     }
 }

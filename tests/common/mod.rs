@@ -10,7 +10,10 @@
 
 pub mod tiny;
 
+use std::path::PathBuf;
+
 use omnimini::gpu::{DeviceOptions, Gpu};
+use omnimini::hub;
 
 /// The adapter the tests run on.
 pub fn gpu() -> Gpu {
@@ -24,4 +27,14 @@ pub fn options() -> DeviceOptions {
         strict_webgpu: std::env::var_os("OMNIMINI_STRICT_WEBGPU").is_some(),
         ..DeviceOptions::default()
     }
+}
+
+/// The file of a model: in the folder that `OMNIMINI_TEST_MODELS` names, as `NAME.gguf`, or in the
+/// cache folder, where `omnimini pull` puts it.
+pub fn model_file(name: &str) -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("OMNIMINI_TEST_MODELS") {
+        let file = PathBuf::from(folder).join(format!("{name}.gguf"));
+        return file.is_file().then_some(file);
+    }
+    hub::find(&hub::Home::from_env().ok()?, name).ok()
 }
