@@ -77,6 +77,9 @@ fn error(engine: &Arc<Engine>) -> f64 {
     worst
 }
 
+/// What may happen to a file.
+type Damage = fn(&[u8]) -> Vec<u8>;
+
 /// A driver whose matrix products of prompts are wrong in the variant for its kind of device.
 fn wrong_products(kernel: &str, wgsl: &str) -> String {
     match kernel {
@@ -207,7 +210,6 @@ fn what_was_checked_and_compiled_is_kept() {
     }
     // Damaged files are as good as none.
     let whole: Vec<Vec<u8>> = files().iter().map(|f| std::fs::read(f).unwrap()).collect();
-    type Damage = fn(&[u8]) -> Vec<u8>;
     let damages: [Damage; 3] = [
         |b| b[..b.len() / 2].to_vec(),
         |b| {
