@@ -205,6 +205,25 @@ pub enum Error {
         /// Its words.
         reason: String,
     },
+    /// The device has no memory left.
+    #[error(
+        "the GPU's memory does not suffice for this model and context: ask for a smaller context, close other \
+         programs that use the GPU, or choose another adapter (see `omnimini devices`)"
+    )]
+    DeviceMemory,
+    /// The adapter computes wrongly, in every variant of a kernel that there is.
+    #[error(
+        "{adapter} computes wrongly, so no answer of it could be trusted (kernel `{kernel}`: {reason}): update its \
+         driver, or choose another adapter (see `omnimini devices`)"
+    )]
+    BrokenDriver {
+        /// The adapter.
+        adapter: String,
+        /// The kernel.
+        kernel: &'static str,
+        /// What differs.
+        reason: String,
+    },
     /// The device went away in the middle.
     #[error(
         "the GPU was lost ({reason}); the conversation is kept: try again, or choose another adapter"

@@ -55,18 +55,37 @@ impl Model {
     ///
     /// # Errors
     /// See [`Model::load`].
-    pub fn open_on(
+    pub async fn open_on(
         gpu: Gpu,
         checkpoint: &Checkpoint,
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let (tokenizer, template) = text(checkpoint)?;
-        let engine = Engine::load_on(gpu, checkpoint, options, progress)?;
+        let engine = Engine::load_on(gpu, checkpoint, options, progress).await?;
         Ok(Self {
             engine,
             tokenizer,
             template,
+        })
+    }
+
+    /// The same model once more on `gpu`, as it was loaded: for going on after its device was lost,
+    /// by [`Session::move_to`]. `checkpoint` must be the one it was loaded from.
+    ///
+    /// # Errors
+    /// See [`Model::load`].
+    pub async fn reload(
+        &self,
+        gpu: Gpu,
+        checkpoint: &Checkpoint,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        let options = self.engine.options();
+        Ok(Self {
+            engine: Engine::load_on(gpu, checkpoint, options, progress).await?,
+            tokenizer: Arc::clone(&self.tokenizer),
+            template: self.template.clone(),
         })
     }
 
@@ -172,6 +191,17 @@ impl Session {
     /// The model it runs on.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Goes on with another copy of its model, such as [`Model::reload`] gives: what was said stays,
+    /// and its tokens are computed again with the next answer.
+    ///
+    /// # Errors
+    /// Where as many conversations are open on `model` as it was loaded for.
+    pub fn move_to(&mut self, model: &Model) -> Result<()> {
+        self.sequence = Sequence::new(&model.engine)?;
+        self.model = model.clone();
+        Ok(())
     }
 
     /// Forgets everything said, but keeps a leading system message.

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use omnimini::gpu::{Buffers, Gpu, Pipelines, Program, read};
+use omnimini::gpu::{Buffers, Gpu, Pipelines, Program, compare, read};
 use omnimini::kernel::catalog::catalog;
 use omnimini::kernel::probe::{POISON, Probe, probe};
 use omnimini::kernel::{Access, Resource};
@@ -61,7 +61,7 @@ fn check(gpu: &Gpu, pipelines: &Pipelines, probe: &Probe) -> Result<(), String> 
         }
         let after = block_on(read(gpu, &buffers[resource], 4 * before.len() as u64))
             .map_err(|e| e.to_string())?;
-        common::compare(probe, *resource, before, &after)?;
+        compare(probe, *resource, before, &after, 1.0)?;
     }
     Ok(())
 }

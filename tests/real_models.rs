@@ -5,22 +5,13 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
-use std::path::PathBuf;
-
+use omnimini::Model;
 use omnimini::engine::{LoadOptions, Sampling, Sequence};
-use omnimini::{Model, hub};
 use pollster::block_on;
 use serde_json::Value;
 
 mod common;
-
-fn model_file(name: &str) -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os("OMNIMINI_TEST_MODELS") {
-        let file = PathBuf::from(folder).join(format!("{name}.gguf"));
-        return file.is_file().then_some(file);
-    }
-    hub::find(&hub::Home::from_env().ok()?, name).ok()
-}
+use common::model_file;
 
 fn fixture(name: &str) -> Value {
     let path = format!(

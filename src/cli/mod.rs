@@ -91,6 +91,7 @@ impl DeviceArgs {
             device: DeviceOptions {
                 adapter: self.adapter.clone(),
                 strict_webgpu: std::env::var_os("OMNIMINI_STRICT_WEBGPU").is_some(),
+                ..DeviceOptions::default()
             },
             context: self.ctx,
             kv: if self.kv == "f32" {

@@ -9,19 +9,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::pace::MOST_STEPS;
 use super::{Engine, Row, Sampling, State};
 use crate::error::{Error, Result};
-use crate::gpu::Readback;
+use crate::gpu::{Program, Readback, Ticket};
 use crate::kernel::Resource;
 use crate::kernel::attention::PAGE;
 use crate::kernel::sample::{NONE, RING};
-
-/// Time one submission should take: short enough for a smooth stream and for every watchdog.
-const SUBMISSION: Duration = Duration::from_millis(40);
-/// Steps in one submission at most; two submissions must fit the ring of results.
-const MOST_STEPS: usize = 32;
-/// Time one submission of a prompt may take.
-const PROMPT_SUBMISSION: Duration = Duration::from_millis(500);
 
 /// A sequence of tokens with its part of the KV cache.
 #[derive(Debug)]
@@ -69,8 +63,8 @@ impl Sequence {
         Ok(Self {
             engine: Arc::clone(engine),
             slot,
-            pages: Vec::new(),
-            cached: Vec::new(),
+            pages: Vec::with_capacity(engine.kv.stride),
+            cached: Vec::with_capacity(engine.context),
         })
     }
 
@@ -143,14 +137,15 @@ impl Sequence {
             },
             logprobs,
             limit,
-            made: Vec::new(),
+            // What the loop fills has its room from the start.
+            made: Vec::with_capacity(limit),
             submitted: 0,
             reused,
-            flight: VecDeque::new(),
-            ready: VecDeque::new(),
+            flight: VecDeque::with_capacity(FLIGHTS),
+            ready: VecDeque::with_capacity(MOST_STEPS),
             done: limit == 0,
-            steps: 1,
-            staging: Vec::new(),
+            idle: Vec::with_capacity(FLIGHTS),
+            ring: Vec::with_capacity(RING as usize),
             prompt_time: Duration::ZERO,
             first: None,
             last: Instant::now(),
@@ -187,11 +182,16 @@ impl Drop for Sequence {
     }
 }
 
+/// Submissions under way at once: one runs, one waits for it.
+const FLIGHTS: usize = 2;
+
 /// A submission under way.
 #[derive(Debug)]
 struct Flight {
     /// Steps it holds.
     steps: usize,
+    /// Rows of the prompt that its only step holds, if it does.
+    rows: Option<usize>,
     tokens: Readback,
     logits: Option<Readback>,
     submitted: Instant,
@@ -215,9 +215,10 @@ pub struct Generation<'s> {
     flight: VecDeque<Flight>,
     ready: VecDeque<Step>,
     done: bool,
-    /// Steps of the next submission.
-    steps: usize,
-    staging: Vec<wgpu::Buffer>,
+    /// Places for tokens read back that are not under way.
+    idle: Vec<Readback>,
+    /// The device's ring of tokens, as read last.
+    ring: Vec<u32>,
     prompt_time: Duration,
     /// When the first token was there, and the newest.
     first: Option<Instant>,
@@ -281,7 +282,7 @@ impl Generation<'_> {
             if self.submitted == 0 {
                 self.start().await?;
             }
-            while self.flight.len() < 2 && self.submitted < self.limit {
+            while self.flight.len() < FLIGHTS && self.submitted < self.limit {
                 self.submit(false).await?;
             }
             self.land().await?;
@@ -292,47 +293,43 @@ impl Generation<'_> {
     async fn start(&mut self) -> Result<()> {
         let began = Instant::now();
         let engine = Arc::clone(&self.sequence.engine);
-        let queue = &engine.gpu.queue;
-        let mut rows = 16.min(engine.chunk);
-        while self.sequence.cached.len() + 1 < self.prompt.len() {
+        // The chunk that the device is at: its submission, rows, and when it was submitted.
+        let mut running: Option<(Ticket, usize, Instant)> = None;
+        let mut landed = began;
+        loop {
             let first = self.sequence.cached.len();
+            let mut state = engine.state();
+            let rows = state.pace.rows(engine.chunk);
             // The last chunk ends with the prompt: it is run by `submit`, which samples after it.
-            let chunk = &self.prompt[first..];
-            if chunk.len() <= rows {
+            let last = self.prompt.len() - first <= rows;
+            let mut next = None;
+            if !last {
+                state.current = 0;
+                self.write_rows(&mut state, first, rows)?;
+                let pieces = state.pace.chunk_pieces(rows, engine.prompt.len());
+                let encoder = encode(&engine, &engine.prompt, pieces);
+                next = Some((engine.gpu.submit(encoder), rows, Instant::now()));
+                self.sequence
+                    .cached
+                    .extend_from_slice(&self.prompt[first..first + rows]);
+            }
+            drop(state);
+            // One chunk runs and one is queued: that keeps the device busy and bounds what waits.
+            if let Some((ticket, rows, submitted)) = running.take() {
+                engine.gpu.wait(Some(&ticket))?;
+                let now = Instant::now();
+                let took = now - submitted.max(landed);
+                landed = now;
+                if cfg!(not(target_arch = "wasm32")) {
+                    engine.state().pace.chunk_took(rows, took);
+                }
+            }
+            running = next;
+            if last {
                 break;
             }
-            let clock = Instant::now();
-            let mut state = engine.state();
-            state.current = 0;
-            self.write_rows(&mut state, first, rows)?;
-            let mut encoder = engine
-                .gpu
-                .device
-                .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            engine
-                .prompt
-                .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
-            queue.submit([encoder.finish()]);
-            drop(state);
-            let done = &self.prompt[first..first + rows];
-            self.sequence.cached.extend_from_slice(done);
-            // Waiting between chunks bounds what is queued; the device is idle for microseconds.
-            #[cfg(not(target_arch = "wasm32"))]
-            engine
-                .gpu
-                .device
-                .poll(wgpu::PollType::wait_indefinitely())
-                .map_err(|e| Error::Device {
-                    reason: e.to_string(),
-                })?;
-            engine.gpu.check()?;
-            let took = clock.elapsed();
-            if took * 2 < PROMPT_SUBMISSION {
-                rows = (rows * 2).min(engine.chunk);
-            } else if took > PROMPT_SUBMISSION && rows > 16 {
-                rows /= 2;
-            }
         }
+        self.last = landed;
         self.submit(true).await?;
         self.land().await?;
         self.prompt_time = began.elapsed();
@@ -386,7 +383,7 @@ impl Generation<'_> {
         let steps = if prompt || self.logprobs.is_some() {
             1
         } else {
-            self.steps.min(left)
+            state.pace.steps(left)
         };
         if !ours || prompt {
             state.current = self.id;
@@ -420,41 +417,46 @@ impl Generation<'_> {
         } else {
             (&engine.decode, &engine.sample_decode, &engine.logits[0])
         };
-        let mut encoder = engine
-            .gpu
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let rows = prompt.then(|| self.prompt.len() - first);
+        let pieces = match rows {
+            Some(rows) => state.pace.chunk_pieces(rows, program.len()),
+            None if steps == 1 => state.pace.step_pieces(program.len()),
+            None => 1,
+        };
+        let mut encoder = encode(&engine, program, pieces);
         let mut logits_copy = None;
+        if self.logprobs.is_some() {
+            let bytes = engine.model.config.vocab as u64 * 4;
+            let readback = Readback::new(&engine.gpu, bytes);
+            encoder.copy_buffer_to_buffer(logits, 0, readback.staging(), 0, bytes);
+            logits_copy = Some(readback);
+        }
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for _ in 0..steps - usize::from(self.logprobs.is_some()) {
+            sampler.encode(&mut pass);
+            for _ in 1..steps {
                 program.encode(&mut pass);
                 sampler.encode(&mut pass);
             }
         }
-        if self.logprobs.is_some() {
-            program
-                .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
-            let bytes = engine.model.config.vocab as u64 * 4;
-            let staging = Readback::staging(&engine.gpu, bytes);
-            encoder.copy_buffer_to_buffer(logits, 0, &staging, 0, bytes);
-            logits_copy = Some(staging);
-            sampler
-                .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
-        }
         let bytes = u64::from(RING) * 4;
-        let staging = self
-            .staging
+        let mut tokens = self
+            .idle
             .pop()
-            .unwrap_or_else(|| Readback::staging(&engine.gpu, bytes));
-        encoder.copy_buffer_to_buffer(engine.buffer(Resource::Out), 0, &staging, 0, bytes);
-        engine.gpu.queue.submit([encoder.finish()]);
-        drop(state);
+            .unwrap_or_else(|| Readback::new(&engine.gpu, bytes));
+        let out = engine.buffer(Resource::Out);
+        encoder.copy_buffer_to_buffer(out, 0, tokens.staging(), 0, bytes);
+        let ticket = engine.gpu.submit(encoder);
+        tokens.start(ticket.clone());
+        if let Some(logits) = &mut logits_copy {
+            logits.start(ticket);
+        }
         self.submitted += steps;
         self.flight.push_back(Flight {
             steps,
-            tokens: Readback::start(staging),
-            logits: logits_copy.map(Readback::start),
+            rows,
+            tokens,
+            logits: logits_copy,
             submitted: Instant::now(),
         });
         Ok(true)
@@ -501,23 +503,22 @@ impl Generation<'_> {
 
     /// Waits for the oldest submission and takes its tokens.
     async fn land(&mut self) -> Result<()> {
-        let Some(flight) = self.flight.pop_front() else {
+        let Some(mut flight) = self.flight.pop_front() else {
             return Ok(());
         };
         let engine = Arc::clone(&self.sequence.engine);
-        let (ring, staging) = flight.tokens.finish(&engine.gpu).await?;
-        self.staging.push(staging);
-        let logits = match flight.logits {
-            Some(logits) => Some(logits.finish(&engine.gpu).await?.0),
-            None => None,
-        };
+        flight.tokens.finish(&engine.gpu, &mut self.ring).await?;
+        self.idle.push(flight.tokens);
+        let mut logits = Vec::new();
+        if let Some(mut readback) = flight.logits {
+            readback.finish(&engine.gpu, &mut logits).await?;
+        }
         let now = Instant::now();
         // With two submissions queued, the device took as long as since the last one landed.
         let took = now - self.last.max(flight.submitted);
-        let each = took / flight.steps as u32;
-        if self.first.is_some() && each > Duration::ZERO {
-            let fit = SUBMISSION.as_nanos() / each.as_nanos().max(1);
-            self.steps = (fit as usize).clamp(1, MOST_STEPS);
+        match flight.rows {
+            Some(rows) => engine.state().pace.chunk_took(rows, took),
+            None => engine.state().pace.steps_took(flight.steps, took),
         }
         self.last = now;
         self.first.get_or_insert(now);
@@ -525,17 +526,16 @@ impl Generation<'_> {
             return Ok(());
         }
         for _ in 0..flight.steps {
-            let token = ring[self.made.len() % RING as usize];
+            let token = self.ring[self.made.len() % RING as usize];
             // The token before this one has been computed, so its keys and values are there.
             if let Some(before) = self.made.last() {
                 self.sequence.cached.push(*before);
             }
             self.made.push(token);
             let end = self.ends.contains(&token);
-            let logprob = self.logprobs.zip(logits.as_ref()).map(|(k, words)| {
-                let logits: &[f32] = bytemuck::cast_slice(words);
-                logprob(logits, token, k)
-            });
+            let logprob = self
+                .logprobs
+                .map(|k| logprob(bytemuck::cast_slice(&logits), token, k));
             self.ready.push_back(Step {
                 token,
                 end,
@@ -547,6 +547,25 @@ impl Generation<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Submits all but the last of `pieces` parts of a program, and gives the last one, encoded.
+fn encode(engine: &Engine, program: &Program, pieces: usize) -> wgpu::CommandEncoder {
+    let part = program.len().div_ceil(pieces.max(1)).max(1);
+    let mut first = 0;
+    loop {
+        let mut encoder = engine.gpu.encoder();
+        let end = first + part;
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            program.encode_range(first..end, &mut pass);
+        }
+        if end >= program.len() {
+            return encoder;
+        }
+        engine.gpu.submit(encoder);
+        first = end;
     }
 }
 

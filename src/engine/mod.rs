@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
-use crate::gpu::{Buffers, DeviceOptions, Gpu, Pipelines, Program};
+use crate::gpu::{Buffers, Checks, DeviceOptions, Gpu, Pipelines, Program};
 use crate::graph::Graph;
 use crate::graph::reference::rope_table;
 use crate::kernel::attention::{KvShape, KvType, PAGE};
@@ -14,10 +14,14 @@ use crate::model::{Description, Head};
 use crate::plan::{self, Plan};
 
 mod generate;
+mod pace;
 mod profile;
 mod sampling;
 mod score;
+mod settle;
 mod upload;
+
+use pace::Pace;
 
 pub use generate::{Generation, Sequence, Step, TokenLogprob};
 pub use profile::{LaunchTime, Timed, by_operation};
@@ -76,6 +80,8 @@ struct State {
     generations: u64,
     free_pages: Vec<u32>,
     free_slots: Vec<u32>,
+    /// What the device took so far.
+    pace: Pace,
 }
 
 /// A device with a model loaded. Shared by its sequences.
@@ -97,6 +103,8 @@ pub struct Engine {
     plans: [Plan; 2],
     /// The graph that gives logits to every token.
     score: Graph,
+    options: LoadOptions,
+    checks: Mutex<Checks>,
     state: Mutex<State>,
 }
 
@@ -114,12 +122,17 @@ impl Engine {
         progress: OnProgress<'_>,
     ) -> Result<Arc<Self>> {
         let gpu = Gpu::open(&options.device).await?;
-        Self::load_on(gpu, checkpoint, options, progress)
+        Self::load_on(gpu, checkpoint, options, progress).await
     }
 
-    /// Loads `checkpoint` on a device that is open already.
-    pub fn load_on(
-        gpu: Gpu,
+    /// Loads `checkpoint` on a device that is open already. Kernels that this adapter was not seen
+    /// to compute rightly are checked first; what it computes wrongly is not used.
+    ///
+    /// # Errors
+    /// Where the model is not supported, memory does not suffice, or the adapter computes wrongly
+    /// ([`Error::BrokenDriver`]).
+    pub async fn load_on(
+        mut gpu: Gpu,
         checkpoint: &Checkpoint,
         options: &LoadOptions,
         progress: OnProgress<'_>,
@@ -144,14 +157,28 @@ impl Engine {
             stride,
         };
         let chunk = options.chunk.clamp(2, 512);
-        let decode = plan::plan(&graph, &gpu.caps, kv, 1)?;
-        let prompt = plan::plan(&graph, &gpu.caps, kv, chunk)?;
+        let pipelines = Pipelines::new(&gpu);
+        let mut checks = Checks::open(&gpu);
+        let (plans, caps, mut buffers) = settle::settle(
+            &gpu,
+            &pipelines,
+            &mut checks,
+            true,
+            |caps| {
+                let decode = plan::plan(&graph, caps, kv, 1)?;
+                Ok(vec![decode, plan::plan(&graph, caps, kv, chunk)?])
+            },
+            || upload::weights(&gpu, checkpoint, &graph, progress),
+        )
+        .await?;
+        gpu.caps = caps;
+        let [decode, prompt]: [Plan; 2] = plans.try_into().map_err(|_| Error::Unplannable {
+            label: "the model".into(),
+        })?;
         log::debug!("decode plan: {decode}");
         log::debug!("prompt plan: {prompt}");
 
-        let pipelines = Pipelines::default();
         let vocab = model.config.vocab;
-        let mut buffers = upload::weights(&gpu, checkpoint, &graph, progress)?;
         fixed_buffers(
             &gpu,
             &mut buffers,
@@ -182,6 +209,7 @@ impl Engine {
         let sampler = sample::sample(&gpu.caps, decode.output, vocab, 1);
         let sample_decode = program(&sampler, &buffers)?;
         gpu.check()?;
+        pipelines.save();
 
         Ok(Arc::new(Self {
             state: Mutex::new(State {
@@ -189,7 +217,10 @@ impl Engine {
                 generations: 0,
                 free_pages: (0..kv.pages as u32).rev().collect(),
                 free_slots: (0..options.sequences as u32).rev().collect(),
+                pace: Pace::default(),
             }),
+            options: options.clone(),
+            checks: Mutex::new(checks),
             gpu,
             pipelines,
             buffers,
@@ -227,6 +258,17 @@ impl Engine {
         &self.plans
     }
 
+    /// How it was loaded.
+    pub fn options(&self) -> &LoadOptions {
+        &self.options
+    }
+
+    /// Kernels that were run against their answers since this engine was loaded: none where all
+    /// were known already.
+    pub fn checked(&self) -> usize {
+        self.checks().ran
+    }
+
     /// Bytes of the KV cache.
     pub fn kv_bytes(&self) -> usize {
         let c = &self.model.config;
@@ -235,6 +277,10 @@ impl Engine {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn checks(&self) -> MutexGuard<'_, Checks> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn buffer(&self, resource: Resource) -> &wgpu::Buffer {

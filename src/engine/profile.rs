@@ -53,14 +53,16 @@ impl Engine {
             Timed::Decode { depth } => vec![row(depth.min(self.context - 1))],
             Timed::Prompt => (0..self.chunk).map(row).collect(),
         };
-        let mut state = self.state();
-        state.current = 0;
         // Slot 0 gets pages 0, 1, …; nobody is told, since no sequence is open.
+        self.state().current = 0;
         let pages: Vec<u32> = (0..self.kv.stride as u32).collect();
         let queue = &self.gpu.queue;
-        queue.write_buffer(self.buffer(Resource::Pages), 0, bytemuck::cast_slice(&pages));
-        queue.write_buffer(self.buffer(Resource::Step), 0, bytemuck::cast_slice(&rows));
-        drop(state);
+        for (resource, bytes) in [
+            (Resource::Pages, bytemuck::cast_slice(&pages)),
+            (Resource::Step, bytemuck::cast_slice(&rows)),
+        ] {
+            queue.write_buffer(self.buffer(resource), 0, bytes);
+        }
 
         let device = &self.gpu.device;
         let count = program.len() as u32 + 1;
@@ -78,18 +80,18 @@ impl Engine {
         });
         let period = f64::from(queue.get_timestamp_period());
         let mut times = vec![Vec::new(); program.len()];
+        let mut words = Vec::new();
+        let mut readback = Readback::new(&self.gpu, bytes);
         for _ in 0..repetitions.max(1) {
-            let mut encoder =
-                device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder = self.gpu.encoder();
             program.encode_timed(
                 &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
                 &set,
             );
             encoder.resolve_query_set(&set, 0..count, &resolved, 0);
-            let staging = Readback::staging(&self.gpu, bytes);
-            encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, bytes);
-            queue.submit([encoder.finish()]);
-            let (words, _) = Readback::start(staging).finish(&self.gpu).await?;
+            encoder.copy_buffer_to_buffer(&resolved, 0, readback.staging(), 0, bytes);
+            readback.start(self.gpu.submit(encoder));
+            readback.finish(&self.gpu, &mut words).await?;
             let at = |i: usize| u64::from(words[2 * i]) | u64::from(words[2 * i + 1]) << 32;
             for (i, samples) in times.iter_mut().enumerate() {
                 samples.push(at(i + 1).saturating_sub(at(i)) as f64 * period);

@@ -1,7 +1,8 @@
 //! Logits of every token of a text, for perplexity.
 
 use super::generate::logprob;
-use super::{Row, Sequence};
+use super::{Row, Sequence, settle::settle};
+use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::gpu::{Program, Readback};
 use crate::kernel::Resource;
@@ -29,7 +30,12 @@ impl Sequence {
                 context: engine.context(),
             });
         }
-        let plan = plan::plan(&engine.score, &engine.gpu.caps, engine.kv, ROWS)?;
+        let mut checks = std::mem::take(&mut *engine.checks());
+        let make = |caps: &Caps| Ok(vec![plan::plan(&engine.score, caps, engine.kv, ROWS)?]);
+        let (gpu, pipelines) = (&engine.gpu, &engine.pipelines);
+        let settled = settle(gpu, pipelines, &mut checks, false, make, || Ok(())).await;
+        *engine.checks() = checks;
+        let plan = settled?.0.remove(0);
         let mut buffers = engine.buffers.clone();
         for (i, bytes) in plan.slots.iter().enumerate() {
             buffers.insert(Resource::Slot(i), engine.gpu.buffer("score", *bytes as u64));
@@ -38,6 +44,7 @@ impl Sequence {
         let vocab = plan.shape[1];
         self.truncate(0);
         let mut scores = Vec::new();
+        let mut words = Vec::new();
         for (n, chunk) in tokens.chunks(ROWS).enumerate() {
             let at = n * ROWS;
             let mut rows = vec![Row::default(); ROWS];
@@ -56,24 +63,25 @@ impl Sequence {
             }
             let queue = &engine.gpu.queue;
             queue.write_buffer(&buffers[&Resource::Step], 0, bytemuck::cast_slice(&rows));
-            let mut encoder = engine
-                .gpu
-                .device
-                .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder = engine.gpu.encoder();
             program
                 .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
             let wanted = first.saturating_sub(at).min(chunk.len())
                 ..chunk.len().min(targets.len().saturating_sub(at));
             let bytes = (wanted.len() * vocab * 4) as u64;
-            let staging = (bytes > 0).then(|| {
-                let staging = Readback::staging(&engine.gpu, bytes);
-                let from = (wanted.start * vocab * 4) as u64;
-                encoder.copy_buffer_to_buffer(&buffers[&plan.output], from, &staging, 0, bytes);
-                staging
+            let readback = (bytes > 0).then(|| {
+                let logits = Readback::new(&engine.gpu, bytes);
+                let (from, to) = (&buffers[&plan.output], logits.staging());
+                let first = (wanted.start * vocab * 4) as u64;
+                encoder.copy_buffer_to_buffer(from, first, to, 0, bytes);
+                logits
             });
-            queue.submit([encoder.finish()]);
-            let Some(staging) = staging else { continue };
-            let (words, _) = Readback::start(staging).finish(&engine.gpu).await?;
+            let ticket = engine.gpu.submit(encoder);
+            let Some(mut readback) = readback else {
+                continue;
+            };
+            readback.start(ticket);
+            readback.finish(&engine.gpu, &mut words).await?;
             let logits: &[f32] = bytemuck::cast_slice(&words);
             for (row, i) in logits.chunks_exact(vocab).zip(wanted) {
                 scores.push(logprob(row, targets[at + i], 0).logprob);

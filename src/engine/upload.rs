@@ -10,11 +10,12 @@ use crate::graph::{Graph, WeightSpec};
 use crate::kernel::Resource;
 use crate::plan::{self, Part};
 use crate::quant::{self, Format, Layout};
+use crate::tensor::TensorInfo;
 
 use super::OnProgress;
 
 /// Bytes repacked and staged at once.
-const STAGE: usize = 8 << 20;
+const STAGE: usize = 4 << 20;
 
 /// Uploads every weight of `graph`.
 pub(super) fn weights(
@@ -107,6 +108,12 @@ fn upload_part(
             let piece = &packed[layout.offsets[i]..layout.offsets[i] + bytes];
             gpu.queue.write_buffer(buffer, at as u64, piece);
         }
+        // A file's pages leave memory piece by piece: an embedding may be most of the file.
+        checkpoint.release(&TensorInfo {
+            offset: info.offset.saturating_add(from as u64),
+            bytes: (rows * row) as u64,
+            ..info.clone()
+        });
         *pending += packed.len();
         if *pending >= 4 * STAGE {
             flush(gpu, pending)?;
@@ -118,12 +125,5 @@ fn upload_part(
 /// Submits what was written and waits, so that its staging memory is free again.
 fn flush(gpu: &Gpu, pending: &mut usize) -> Result<()> {
     *pending = 0;
-    gpu.queue.submit([]);
-    #[cfg(not(target_arch = "wasm32"))]
-    gpu.device
-        .poll(wgpu::PollType::wait_indefinitely())
-        .map_err(|e| Error::Device {
-            reason: e.to_string(),
-        })?;
-    gpu.check()
+    gpu.wait(Some(&gpu.submit(gpu.encoder())))
 }

@@ -1,8 +1,11 @@
 //! Adapters and devices: finding one, opening it with what it can do, and noticing when it fails.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::store::{Fnv, Kept, cache_folder};
 use crate::caps::{Caps, DeviceKind};
 use crate::error::{Error, Result};
 
@@ -42,19 +45,56 @@ impl fmt::Display for AdapterInfo {
 }
 
 /// How to open a device.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct DeviceOptions {
     /// Which adapter: a number of the list or a part of its name; the best when `None`.
     pub adapter: Option<String>,
     /// WebGPU's default limits and no optional feature, as a browser may give.
     pub strict_webgpu: bool,
+    /// Folder for compiled pipelines and results of checks; nothing is kept when `None`.
+    pub cache: Option<PathBuf>,
 }
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self {
+            adapter: None,
+            strict_webgpu: false,
+            cache: cache_folder(),
+        }
+    }
+}
+
+/// What was asked of a device so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Submissions to the queue.
+    pub submissions: u64,
+    /// Times that this process stopped until the device had done something.
+    pub waits: u64,
+    /// Launches of kernels.
+    pub launches: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    submissions: AtomicU64,
+    waits: AtomicU64,
+    pub(super) launches: AtomicU64,
+}
+
+/// A submission, to wait for.
+#[derive(Clone, Debug)]
+pub struct Ticket(wgpu::SubmissionIndex);
+
+/// Changes a kernel's WGSL before it is compiled: gets the kernel's name and the text.
+pub type Rewrite = fn(&str, &str) -> String;
 
 /// What went wrong on a device since it was last asked.
 #[derive(Debug, Default)]
 struct Faults {
     lost: Option<String>,
-    error: Option<String>,
+    error: Option<Error>,
 }
 
 /// An open device with its queue.
@@ -69,6 +109,10 @@ pub struct Gpu {
     /// What it can do.
     pub caps: Caps,
     faults: Arc<Mutex<Faults>>,
+    pub(super) counters: Arc<Counters>,
+    /// Folder for what is kept.
+    pub(super) cache: Option<PathBuf>,
+    pub(super) rewrite: Option<Rewrite>,
 }
 
 fn instance(strict: bool) -> wgpu::Instance {
@@ -213,15 +257,24 @@ impl Gpu {
             .map_err(|e| Error::Device {
                 reason: e.to_string(),
             })?;
-        Ok(Self::new(device, queue, index))
+        Ok(Self::new(device, queue, index, options.cache.clone()))
     }
 
-    /// Takes a device that the program has already, for example its window's.
+    /// Takes a device that the program has already, for example its window's. Its error handler and
+    /// its device-lost callback become ours: what goes wrong comes as an error of the call at hand.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::new(device, queue, 0)
+        Self::new(device, queue, 0, cache_folder())
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, index: usize) -> Self {
+    /// Compiles what `rewrite` makes of every kernel: for tests of what happens on a driver that
+    /// computes wrongly.
+    #[must_use]
+    pub fn with_rewrite(mut self, rewrite: Rewrite) -> Self {
+        self.rewrite = Some(rewrite);
+        self
+    }
+
+    fn new(device: wgpu::Device, queue: wgpu::Queue, index: usize, cache: Option<PathBuf>) -> Self {
         let info = device.adapter_info();
         let coop = device
             .features()
@@ -230,16 +283,22 @@ impl Gpu {
         let faults = Arc::new(Mutex::new(Faults::default()));
         let seen = Arc::clone(&faults);
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
-            log::error!("the device reports: {e}");
+            // What fails on a device that is gone says nothing new.
             let mut faults = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            faults.error.get_or_insert(e.to_string());
+            if faults.lost.is_none() && faults.error.is_none() {
+                log::debug!("the device reports: {e}");
+                faults.error = Some(fault(&e));
+            }
         }));
         let seen = Arc::clone(&faults);
         device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                let mut faults = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                faults.lost.get_or_insert(message);
-            }
+            let message = match (message.trim(), reason) {
+                ("", wgpu::DeviceLostReason::Destroyed) => "it was destroyed",
+                ("", _) => "no reason was given",
+                (message, _) => message,
+            };
+            let mut faults = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            faults.lost.get_or_insert(message.to_string());
         });
         Self {
             info: describe(index, &info, &caps),
@@ -247,19 +306,131 @@ impl Gpu {
             queue,
             caps,
             faults,
+            counters: Arc::default(),
+            cache,
+            rewrite: None,
         }
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first thing that went wrong since the last call, as an error.
     pub fn check(&self) -> Result<()> {
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        // A device that is gone is often noticed first by what fails on it: ask it once more.
+        #[cfg(not(target_arch = "wasm32"))]
+        let asks = {
+            let faults = self.faults();
+            faults.error.is_some() && faults.lost.is_none()
+        };
+        #[cfg(not(target_arch = "wasm32"))]
+        if asks {
+            let _ = self.poll(wgpu::PollType::Wait {
+                submission_index: None,
+                timeout: Some(PATIENCE),
+            });
+        }
+        let mut faults = self.faults();
         if let Some(reason) = faults.lost.clone() {
             return Err(Error::DeviceLost { reason });
         }
-        match faults.error.take() {
-            Some(reason) => Err(Error::Device { reason }),
-            None => Ok(()),
+        faults.error.take().map_or(Ok(()), Err)
+    }
+
+    /// Submits what was encoded.
+    pub fn submit(&self, encoder: wgpu::CommandEncoder) -> Ticket {
+        self.counters.submissions.fetch_add(1, Relaxed);
+        Ticket(self.queue.submit([encoder.finish()]))
+    }
+
+    /// A new encoder.
+    pub fn encoder(&self) -> wgpu::CommandEncoder {
+        self.device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
+    }
+
+    /// Waits until a submission is done, or until everything is; callbacks have run then. A browser
+    /// cannot wait: there this only looks for errors, and callbacks come by themselves.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] where the device went away, and whatever [`Gpu::check`] finds.
+    pub fn wait(&self, ticket: Option<&Ticket>) -> Result<()> {
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            self.counters.waits.fetch_add(1, Relaxed);
+            loop {
+                let polled = self.poll(wgpu::PollType::Wait {
+                    submission_index: ticket.map(|t| t.0.clone()),
+                    timeout: Some(PATIENCE),
+                });
+                match polled {
+                    // However slow a device is: as long as it is there, it is waited for.
+                    Some(Err(wgpu::PollError::Timeout)) => self.check()?,
+                    // The submission was refused, as on a device that is gone: ask for the reason.
+                    Some(Err(_)) => {
+                        self.poll(wgpu::PollType::wait_indefinitely());
+                        self.check()?;
+                        return Err(Error::DeviceLost {
+                            reason: "it took no more work".into(),
+                        });
+                    }
+                    Some(Ok(_)) | None => break,
+                }
+            }
         }
+        #[cfg(target_arch = "wasm32")]
+        let _ = ticket;
+        self.check()
+    }
+
+    /// Polls; `None` where the device turned out to be lost in it.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn poll(&self, how: wgpu::PollType) -> Option<Result<wgpu::PollStatus, wgpu::PollError>> {
+        let polled = quietly(|| self.device.poll(how));
+        if polled.is_none() {
+            let mut faults = self.faults();
+            faults
+                .lost
+                .get_or_insert_with(|| "the driver gave it up".into());
+        }
+        polled
+    }
+
+    /// What was asked of the device so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            submissions: self.counters.submissions.load(Relaxed),
+            waits: self.counters.waits.load(Relaxed),
+            launches: self.counters.launches.load(Relaxed),
+        }
+    }
+
+    /// Says which adapter, driver and version of ours something holds for.
+    pub(crate) fn identity(&self) -> u64 {
+        let info = self.device.adapter_info();
+        let text = format!(
+            "{} {} {} {:?} {} {} {:?} {} {:?}",
+            info.name,
+            info.vendor,
+            info.device,
+            info.backend,
+            info.driver,
+            info.driver_info,
+            self.device.features(),
+            env!("CARGO_PKG_VERSION"),
+            std::env::var_os("OMNIMINI_CHECKED_SHADERS").is_some(),
+        );
+        Fnv::new().with(text.as_bytes()).get()
+    }
+
+    /// A file that is kept for this adapter, where something may be kept.
+    pub(crate) fn kept(&self, name: &str) -> Option<Kept> {
+        let folder = self.cache.as_deref()?;
+        Some(Kept::new(
+            folder,
+            &format!("{name}-{:016x}", self.identity()),
+        ))
     }
 
     /// A storage buffer of `bytes`, rounded up to whole words; never empty.
@@ -272,5 +443,90 @@ impl Gpu {
                 | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         })
+    }
+}
+
+/// How long a wait goes on before it looks for errors in between.
+#[cfg(not(target_arch = "wasm32"))]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// An error of the device in our words.
+fn fault(e: &wgpu::Error) -> Error {
+    match e {
+        wgpu::Error::OutOfMemory { .. } => Error::DeviceMemory,
+        // The first line says what it is about; those below it name wgpu's own objects.
+        e => Error::Device {
+            reason: e
+                .to_string()
+                .lines()
+                .map(str::trim)
+                .filter(|l| !l.is_empty())
+                .collect::<Vec<_>>()
+                .join("; "),
+        },
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+thread_local! {
+    static POLLING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs a poll of wgpu's, which panics where the driver reports a lost device: that is `None`, and
+/// is not printed. Every other panic goes on.
+#[cfg(not(target_arch = "wasm32"))]
+fn quietly<T>(poll: impl FnOnce() -> T) -> Option<T> {
+    use std::panic::{self, AssertUnwindSafe};
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    let ours = |payload: &dyn std::any::Any| {
+        let text = payload.downcast_ref::<String>();
+        text.is_some_and(|t| t.starts_with("Error in Device::poll"))
+    };
+    HOOK.call_once(|| {
+        let next = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !(POLLING.get() && ours(info.payload())) {
+                next(info);
+            }
+        }));
+    });
+    POLLING.set(true);
+    let polled = panic::catch_unwind(AssertUnwindSafe(poll));
+    POLLING.set(false);
+    match polled {
+        Ok(polled) => Some(polled),
+        Err(payload) if ours(&*payload) => None,
+        Err(payload) => panic::resume_unwind(payload),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_gives_up_in_a_poll_is_no_panic() {
+        assert_eq!(quietly(|| 7), Some(7));
+        let lost = quietly(|| panic!("Error in Device::poll: {}", "Parent device is lost"));
+        assert_eq!(lost, None::<()>);
+        let other = std::panic::catch_unwind(|| quietly(|| panic!("another {}", 1)));
+        assert!(other.is_err());
+    }
+
+    #[test]
+    fn errors_have_words() {
+        let source = || Box::new(std::io::Error::other("x"));
+        let e = fault(&wgpu::Error::OutOfMemory { source: source() });
+        assert!(e.to_string().contains("memory"), "{e}");
+        let description = "Validation Error\n\nCaused by:\n  In Device::create_buffer\n".into();
+        let e = fault(&wgpu::Error::Validation {
+            source: source(),
+            description,
+        });
+        let text = e.to_string();
+        assert!(
+            text.contains("create_buffer") && !text.contains('\n'),
+            "{e}"
+        );
     }
 }

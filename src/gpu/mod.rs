@@ -1,11 +1,17 @@
 //! The only place that names wgpu: device, buffers, pipelines, execution and readback.
 
+mod check;
 mod device;
 mod pipelines;
 mod program;
 mod readback;
+mod store;
 
-pub use device::{AdapterInfo, DeviceOptions, Gpu, adapters};
+pub use check::compare;
+pub(crate) use check::{Case, Checks, Wrong};
+pub use device::{AdapterInfo, Counts, DeviceOptions, Gpu, Rewrite, Ticket, adapters};
 pub use pipelines::Pipelines;
 pub use program::{Buffers, Program};
 pub use readback::{Readback, read};
+pub use store::cache_folder;
+pub(crate) use store::{Fnv, Kept};

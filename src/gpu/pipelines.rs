@@ -1,9 +1,9 @@
-//! Pipelines: composed, compiled and kept, each once a device.
+//! Pipelines: composed, compiled and kept, each once a device; across runs where the backend can.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::Gpu;
+use super::{Fnv, Gpu, Kept};
 use crate::error::{Error, Result};
 use crate::kernel::{Dispatch, Kernel};
 use crate::shader::{Dialect, Variant};
@@ -12,9 +12,41 @@ use crate::shader::{Dialect, Variant};
 #[derive(Debug, Default)]
 pub struct Pipelines {
     made: Mutex<HashMap<(&'static str, Variant), wgpu::ComputePipeline>>,
+    disk: Option<Disk>,
+}
+
+/// The driver's compiled code and the file it is kept in.
+#[derive(Debug)]
+struct Disk {
+    cache: wgpu::PipelineCache,
+    file: Kept,
+    /// Hash of what the file holds.
+    held: Mutex<Option<u64>>,
 }
 
 impl Pipelines {
+    /// None yet; what the driver compiled in earlier runs is used again where the backend can.
+    pub fn new(gpu: &Gpu) -> Self {
+        Self {
+            made: Mutex::default(),
+            disk: Disk::open(gpu),
+        }
+    }
+
+    /// Keeps what the driver has compiled for the next run.
+    pub fn save(&self) {
+        let Some(disk) = &self.disk else { return };
+        let Some(data) = disk.cache.get_data() else {
+            return;
+        };
+        let hash = Fnv::new().with(&data).get();
+        let mut held = disk.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held != Some(hash) {
+            disk.file.write(&data);
+            *held = Some(hash);
+        }
+    }
+
     /// Makes what `dispatches` need and is not there yet, on all cores.
     ///
     /// # Errors
@@ -37,7 +69,7 @@ impl Pipelines {
         }
         drop(made);
         let make = |(kernel, variant): &(&'static Kernel, &Variant)| {
-            let pipeline = create(gpu, kernel, variant)?;
+            let pipeline = self.create(gpu, kernel, variant)?;
             let key = (kernel.name, (*variant).clone());
             let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
             made.insert(key, pipeline);
@@ -59,11 +91,61 @@ impl Pipelines {
             return Ok(pipeline.clone());
         }
         drop(made);
-        create(gpu, d.kernel, &d.variant)
+        self.create(gpu, d.kernel, &d.variant)
+    }
+
+    fn create(
+        &self,
+        gpu: &Gpu,
+        kernel: &Kernel,
+        variant: &Variant,
+    ) -> Result<wgpu::ComputePipeline> {
+        let cache = self.disk.as_ref().map(|disk| &disk.cache);
+        create(gpu, kernel, variant, cache)
     }
 }
 
-fn create(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<wgpu::ComputePipeline> {
+/// Above this many bytes a cache is begun anew: it only ever grows.
+const MOST: usize = 64 << 20;
+
+impl Disk {
+    #[expect(
+        unsafe_code,
+        reason = "a driver's own compiled code cannot be checked, only recognised"
+    )]
+    fn open(gpu: &Gpu) -> Option<Self> {
+        if !gpu
+            .device
+            .features()
+            .contains(wgpu::Features::PIPELINE_CACHE)
+        {
+            return None;
+        }
+        let key = wgpu::util::pipeline_cache_key(&gpu.device.adapter_info())?;
+        let file = gpu.kept(&key)?;
+        let data = file.read().filter(|data| data.len() <= MOST);
+        let held = data.as_ref().map(|data| Fnv::new().with(data).get());
+        let desc = wgpu::PipelineCacheDescriptor {
+            label: Some("omnimini"),
+            data: data.as_deref(),
+            fallback: true,
+        };
+        // SAFETY: the data are what `get_data` gave for this adapter, this driver's version and this
+        // version of ours: that is in the file's name, and the hash in the file says that no byte
+        // of them changed since. wgpu looks at its own header and the driver at its own besides,
+        // and both begin anew (`fallback`) with data that are not theirs. Whoever can write into
+        // the user's cache folder can do worse than to forge such a file.
+        let cache = unsafe { gpu.device.create_pipeline_cache(&desc) };
+        Some(Self {
+            cache,
+            file,
+            held: Mutex::new(held),
+        })
+    }
+}
+
+/// The text of a variant, as it is compiled on this device.
+pub(super) fn text(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<String> {
     let dialect = if cfg!(target_arch = "wasm32") {
         Dialect::Browser
     } else {
@@ -75,6 +157,19 @@ fn create(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<wgpu::Compute
             kernel: kernel.name,
             reason: e.to_string(),
         })?;
+    Ok(match gpu.rewrite {
+        Some(rewrite) => rewrite(kernel.name, &wgsl),
+        None => wgsl,
+    })
+}
+
+fn create(
+    gpu: &Gpu,
+    kernel: &Kernel,
+    variant: &Variant,
+    cache: Option<&wgpu::PipelineCache>,
+) -> Result<wgpu::ComputePipeline> {
+    let wgsl = text(gpu, kernel, variant)?;
     let label = format!("omnimini.{}", kernel.name);
     let desc = wgpu::ShaderModuleDescriptor {
         label: Some(&label),
@@ -90,7 +185,7 @@ fn create(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<wgpu::Compute
             zero_initialize_workgroup_memory: false,
             ..Default::default()
         },
-        cache: None,
+        cache,
     };
     Ok(gpu.device.create_compute_pipeline(&desc))
 }

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
+use super::device::Counters;
 use super::{Gpu, Pipelines};
 use crate::error::{Error, Result};
 use crate::kernel::{Dispatch, Resource};
@@ -23,6 +27,7 @@ struct Launch {
 #[derive(Debug)]
 pub struct Program {
     launches: Vec<Launch>,
+    counters: Arc<Counters>,
 }
 
 /// Distance of two parameter blocks: WebGPU's default alignment of uniform offsets.
@@ -105,7 +110,10 @@ impl Program {
                 grid: d.grid,
             });
         }
-        Ok(Self { launches })
+        Ok(Self {
+            launches,
+            counters: Arc::clone(&gpu.counters),
+        })
     }
 
     /// Number of launches.
@@ -120,7 +128,17 @@ impl Program {
 
     /// Encodes every launch.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for launch in &self.launches {
+        self.encode_range(0..self.launches.len(), pass);
+    }
+
+    /// Encodes some of the launches; what of `range` is past the last one is left out.
+    pub fn encode_range(&self, range: Range<usize>, pass: &mut wgpu::ComputePass<'_>) {
+        let end = range.end.min(self.launches.len());
+        let launches = self.launches.get(range.start..end).unwrap_or_default();
+        self.counters
+            .launches
+            .fetch_add(launches.len() as u64, Relaxed);
+        for launch in launches {
             pass.set_pipeline(&launch.pipeline);
             pass.set_bind_group(0, &launch.group, &[]);
             let [x, y, z] = launch.grid;

@@ -39,6 +39,9 @@ pub struct Expected {
     pub values: Vec<f64>,
     /// Stored as packed halves.
     pub half: bool,
+    /// Errors are shares of the largest value, or of this where that is less: what a sum of
+    /// products comes to when its terms don't happen to cancel.
+    pub floor: f64,
 }
 
 /// The word that buffers are filled with where a kernel must write (a NaN as f32).
@@ -172,7 +175,17 @@ fn floats(resource: Resource, first: usize, values: Vec<f64>) -> Expected {
         first,
         values,
         half: false,
+        floor: 1e-3,
     }
+}
+
+/// What a product of `x` `[k]` with random rows `w` `[rows, k]` comes to, as a rule.
+fn usual(x: &[f64], w: &[f32]) -> f64 {
+    let squares = |sum: f64, v: f64| sum + v * v;
+    let rows = w.len() / x.len();
+    let x2 = x.iter().copied().fold(0.0, squares);
+    let w2 = w.iter().map(|v| f64::from(*v)).fold(0.0, squares);
+    (x2 * w2 / (x.len() * rows) as f64).sqrt()
 }
 
 /// A small problem for `dispatch`, different for every seed. The sampling kernels have none: they
@@ -237,12 +250,13 @@ fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
         rows[1] = rows[0];
     }
     let mut products = Vec::new();
-    let mut planes = Vec::new();
+    let (mut planes, mut floor) = (Vec::new(), 0f64);
     for ((_, module), rows) in names.iter().zip(&rows) {
         let (packed, p, values) = weight(random, r.module(module).unwrap_or(""), *rows, k);
         buffers.push((r.bound(module, "BINDING"), packed));
         planes.push(p.map(Const::U));
         products.push(reference::linear(&input, &values, k));
+        floor = usual(&input, &values).max(floor);
     }
     let total: usize = rows.iter().sum();
     let (groups, eps) = (u(k / 32), Const::F(EPS));
@@ -284,7 +298,9 @@ fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
         buffers.push((Resource::Vectors, words(&vectors)));
     }
     buffers.push((y, poison(first + total + 5)));
-    expect.push(floats(y, first, values));
+    let mut answer = floats(y, first, values);
+    answer.floor = floor;
+    expect.push(answer);
     let teams = 4 * (r.u("", "WG") / r.u("reduce", "LANES"));
     let grid = match dispatch.kernel.name {
         "matvec_qkv" => [rows.iter().map(|n| n.div_ceil(teams)).sum(), 1, 1],
@@ -349,11 +365,12 @@ fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     // Rows past the live ones may be computed or not, but only in the tile of the last live one.
     let tokens = 1 + random.below(70);
     let (packed, planes, values) = weight(random, file, rows, k);
-    let x = normals(random, tokens * k);
-    let mut y = reference::linear(&wide(&x), &values, k);
+    let input = normals(random, tokens * k);
+    let x = wide(&input);
+    let mut y = reference::linear(&x, &values, k);
     let mut buffers = vec![
         (Resource::Step, step(tokens, tokens, 3, 0)),
-        (dispatch.bindings[1].0, words(&x)),
+        (dispatch.bindings[1].0, words(&input)),
         (r.bound("weight", "BINDING"), packed),
     ];
     let vectors = normals(random, rows + 16);
@@ -376,7 +393,10 @@ fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let expect = y
         .chunks_exact(rows)
         .enumerate()
-        .map(|(t, row)| floats(to, t * stride + first, row.to_vec()))
+        .map(|(t, row)| Expected {
+            floor: usual(&x[t * k..][..k], &values),
+            ..floats(to, t * stride + first, row.to_vec())
+        })
         .collect();
     buffers.push((to, poison(tokens * stride + 7)));
     let mut params = vec![u(k / 32), u(rows)];
@@ -663,6 +683,7 @@ fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
             first: to,
             values,
             half,
+            floor: 1e-3,
         });
     };
     if name != "attention_prompt" {

@@ -1,0 +1,116 @@
+//! Peak memory of loading a model and making some tokens, in a process of its own: at most the
+//! file, the KV cache and 300 MiB. A software driver's buffers are this process's own memory, and
+//! mapped pages of the file count as they are.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use omnimini::caps::DeviceKind;
+use omnimini::engine::LoadOptions;
+use omnimini::{Model, Options, Sampling};
+
+mod common;
+use common::tiny::{GEMMA, LLAMA};
+
+/// What may come on top of the file and the cache.
+const SPARE: u64 = 300 << 20;
+const FILE: &str = "OMNIMINI_TEST_MEMORY_OF";
+
+/// A line of this process's memory, in bytes: `VmHWM` is the most that was ever resident.
+fn status(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|l| l.starts_with(name)).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+/// The child: loads the file that the parent names, answers, and holds its own peak to the limit.
+#[test]
+#[ignore = "run by the others, in a process of its own"]
+fn child() {
+    let Some(path) = std::env::var_os(FILE).map(PathBuf::from) else {
+        return;
+    };
+    let file = std::fs::metadata(&path).unwrap().len();
+    let before = status("VmHWM");
+    let options = LoadOptions {
+        device: common::options(),
+        ..LoadOptions::default()
+    };
+    let model = Model::load(&path, &options).unwrap();
+    let loaded = status("VmHWM");
+    let cache = model.engine().kv_bytes() as u64;
+    let mut session = model.session().unwrap();
+    let options = Options {
+        sampling: Sampling {
+            max_tokens: 24,
+            ignore_end: true,
+            ..Sampling::default()
+        },
+        ..Options::default()
+    };
+    let prompt: Vec<u32> = (10..110).collect();
+    let mut answer = session.complete(&prompt, &options).unwrap();
+    let mut made = 0;
+    while answer.next().unwrap().is_some() {
+        made += 1;
+    }
+    assert!(made >= 24);
+    let peak = status("VmHWM");
+    let mib = |bytes: u64| bytes >> 20;
+    println!(
+        "file {} MiB, cache {} MiB, before {} MiB, loaded {} MiB, at the end {} MiB; peak {} MiB, {} beyond both",
+        mib(file),
+        mib(cache),
+        mib(before),
+        mib(loaded),
+        mib(status("VmRSS")),
+        mib(peak),
+        peak.saturating_sub(file + cache) as i64 >> 20,
+    );
+    if model.engine().gpu().caps.kind == DeviceKind::Cpu {
+        assert!(
+            peak <= file + cache + SPARE,
+            "{} MiB too much",
+            mib(peak - file - cache - SPARE)
+        );
+    }
+}
+
+fn holds(path: &Path) {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "child", "--nocapture"])
+        .env(FILE, path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    for line in text.lines().filter(|l| l.contains("peak")) {
+        println!("{}: {line}", path.file_name().unwrap().display());
+    }
+    let errors = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{text}{errors}");
+    assert!(text.contains("1 passed"), "{text}{errors}");
+}
+
+#[test]
+fn tiny_models_stay_within_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    for tiny in [&LLAMA, &GEMMA] {
+        let path = folder.path().join(format!("{}.gguf", tiny.arch));
+        std::fs::write(&path, tiny.gguf(1)).unwrap();
+        holds(&path);
+    }
+}
+
+#[test]
+fn real_models_stay_within_the_limit() {
+    for name in ["smollm2-135m-instruct", "gemma-3-270m"] {
+        match common::model_file(name) {
+            Some(path) => holds(&path),
+            None => println!("skipped: {name} is not here; `omnimini pull {name}` fetches it"),
+        }
+    }
+}

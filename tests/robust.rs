@@ -1,0 +1,339 @@
+//! What happens when drivers compute wrongly, devices go away and files are damaged.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use omnimini::engine::{Engine, LoadOptions, Sampling, Sequence};
+use omnimini::format::Checkpoint;
+use omnimini::gpu::{DeviceOptions, Gpu};
+use omnimini::graph::reference::evaluate;
+use omnimini::kernel::attention::KvType;
+use omnimini::model::{Description, Head};
+use omnimini::{Error, Model, Options};
+use pollster::block_on;
+
+mod common;
+use common::tiny::{Floats, LLAMA};
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::from_bytes(LLAMA.gguf(5)).unwrap()
+}
+
+fn options(cache: Option<&Path>) -> LoadOptions {
+    LoadOptions {
+        device: DeviceOptions {
+            cache: cache.map(Path::to_owned),
+            ..common::options()
+        },
+        context: Some(128),
+        kv: KvType::F32,
+        chunk: 16,
+        ..LoadOptions::default()
+    }
+}
+
+fn open(cache: Option<&Path>) -> Gpu {
+    block_on(Gpu::open(&options(cache).device)).unwrap()
+}
+
+fn load(gpu: Gpu, cache: Option<&Path>) -> omnimini::Result<Arc<Engine>> {
+    block_on(Engine::load_on(
+        gpu,
+        &checkpoint(),
+        &options(cache),
+        &mut |_, _| {},
+    ))
+}
+
+/// The largest error of the best log-probabilities after a prompt and after three tokens more.
+fn error(engine: &Arc<Engine>) -> f64 {
+    let checkpoint = checkpoint();
+    let graph = Description::new(&checkpoint)
+        .unwrap()
+        .graph(&checkpoint, Head::Last)
+        .unwrap();
+    let floats = Floats::new(&checkpoint);
+    let mut tokens: Vec<u32> = (20..60).collect();
+    let mut sequence = Sequence::new(engine).unwrap();
+    let sampling = Sampling {
+        max_tokens: 4,
+        ..Sampling::default()
+    };
+    let mut generation = sequence
+        .generate(&tokens, &sampling, &[], Some(10))
+        .unwrap();
+    let mut worst = 0f64;
+    while let Some(step) = generation.next().unwrap() {
+        let logits = evaluate(&graph, &floats, &tokens);
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let norm = top + logits.iter().map(|l| (l - top).exp()).sum::<f64>().ln();
+        for (id, logprob) in &step.logprob.unwrap().top {
+            worst = worst.max((logits[*id as usize] - norm - f64::from(*logprob)).abs());
+        }
+        tokens.push(step.token);
+    }
+    worst
+}
+
+/// What may happen to a file.
+type Damage = fn(&[u8]) -> Vec<u8>;
+
+/// A driver whose matrix products of prompts are wrong in the variant for its kind of device.
+fn wrong_products(kernel: &str, wgsl: &str) -> String {
+    match kernel {
+        "matmul_direct" => wgsl.replace("= vec4<f32>(0.0);", "= vec4<f32>(0.25);"),
+        _ => wgsl.into(),
+    }
+}
+
+/// A driver whose subgroup sums are twice what they should be.
+fn wrong_subgroups(_: &str, wgsl: &str) -> String {
+    wgsl.replace("subgroupAdd(", "2.0 * subgroupAdd(")
+        .replace("subgroupShuffleXor(", "2.0 * subgroupShuffleXor(")
+}
+
+/// A driver that compiles no kernel with subgroup operations.
+fn no_subgroups(_: &str, wgsl: &str) -> String {
+    if wgsl.contains("subgroupShuffle") {
+        format!("{wgsl}this is no kernel")
+    } else {
+        wgsl.into()
+    }
+}
+
+/// A driver on which norms come out wrong whatever is done.
+fn wrong_norms(_: &str, wgsl: &str) -> String {
+    wgsl.replace("inverseSqrt(", "1.5 * inverseSqrt(")
+}
+
+/// A driver that draws the wrong tokens.
+fn wrong_draws(kernel: &str, wgsl: &str) -> String {
+    match kernel {
+        "sample_pick" => wgsl.replace("0x7feb352du", "0x7feb352fu"),
+        _ => wgsl.into(),
+    }
+}
+
+#[test]
+fn a_sound_driver_loses_nothing() {
+    let gpu = open(None);
+    let caps = gpu.caps.clone();
+    let engine = load(gpu, None).unwrap();
+    assert_eq!(
+        engine.gpu().caps,
+        caps,
+        "a right kernel was taken for a wrong one"
+    );
+    assert!(engine.checked() > 8, "{}", engine.checked());
+    let worst = error(&engine);
+    assert!(worst < 2e-4, "{worst} nats");
+}
+
+#[test]
+fn a_wrong_kernel_is_found_and_another_is_used() {
+    let before = open(None).caps;
+    for (name, rewrite) in [
+        ("products", wrong_products as omnimini::gpu::Rewrite),
+        ("subgroups", wrong_subgroups),
+        ("no subgroups", no_subgroups),
+    ] {
+        let engine = load(open(None).with_rewrite(rewrite), None).unwrap();
+        let (caps, worst) = (&engine.gpu().caps, error(&engine));
+        println!(
+            "{name}: {worst:.1e} nats, {:?} {:?}",
+            caps.kind, caps.subgroups
+        );
+        assert!(worst < 2e-4, "{name}: {worst} nats");
+        if name == "products" && before.kind == omnimini::caps::DeviceKind::Cpu {
+            assert_ne!(caps.kind, before.kind);
+        }
+        if name != "products" {
+            assert_eq!(caps.subgroups, None, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_is_wrong_in_every_variant_ends_the_load_in_words() {
+    for (rewrite, kernel) in [
+        (wrong_norms as omnimini::gpu::Rewrite, ""),
+        (wrong_draws, "sample_scan"),
+    ] {
+        let gpu = open(None).with_rewrite(rewrite);
+        let name = gpu.info.name.clone();
+        let e = load(gpu, None).unwrap_err();
+        let text = e.to_string();
+        println!("{text}");
+        assert!(matches!(e, Error::BrokenDriver { .. }), "{text}");
+        assert!(text.contains(&name) && text.contains(kernel) && !text.contains('\n'));
+    }
+}
+
+#[test]
+fn what_was_checked_and_compiled_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Some(folder.path());
+    let first = load(open(cache), cache).unwrap().checked();
+    assert!(first > 8);
+    let files = || -> Vec<_> {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let mut files: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    let compiled = files()
+        .iter()
+        .any(|f| f.display().to_string().contains("pipeline_cache"));
+    let can = open(None)
+        .device
+        .features()
+        .contains(wgpu::Features::PIPELINE_CACHE);
+    assert_eq!(compiled, can, "{:?}", files());
+    let second = load(open(cache), cache).unwrap();
+    assert_eq!(second.checked(), 0, "everything was known");
+    assert!(error(&second) < 2e-4);
+    // What was found on a sound driver says nothing of a broken one.
+    let rewrite = if second.gpu().caps.subgroups.is_some() {
+        wrong_subgroups
+    } else {
+        wrong_products
+    };
+    let broken = load(open(cache).with_rewrite(rewrite), cache).unwrap();
+    let caps = broken.gpu().caps.clone();
+    if caps != second.gpu().caps {
+        assert!(broken.checked() > 0);
+        // And what failed is not tried again.
+        let again = load(open(cache).with_rewrite(rewrite), cache).unwrap();
+        assert_eq!((again.checked(), &again.gpu().caps), (0, &caps));
+    }
+    // Damaged files are as good as none.
+    let whole: Vec<Vec<u8>> = files().iter().map(|f| std::fs::read(f).unwrap()).collect();
+    let damages: [Damage; 3] = [
+        |b| b[..b.len() / 2].to_vec(),
+        |b| {
+            let mut b = b.to_vec();
+            let middle = b.len() / 2;
+            b[middle] ^= 1;
+            b
+        },
+        |_| b"a text in its place".to_vec(),
+    ];
+    for damage in damages {
+        for (file, bytes) in files().iter().zip(&whole) {
+            std::fs::write(file, damage(bytes)).unwrap();
+        }
+        let engine = load(open(cache), cache).unwrap();
+        assert_eq!(engine.checked(), first, "all is checked again");
+        assert!(error(&engine) < 2e-4);
+        assert_eq!(
+            load(open(cache), cache).unwrap().checked(),
+            0,
+            "and kept again"
+        );
+    }
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_the_conversation_goes_on() {
+    let checkpoint = checkpoint();
+    let load = || {
+        block_on(Model::open_on(
+            open(None),
+            &checkpoint,
+            &options(None),
+            &mut |_, _| {},
+        ))
+        .unwrap()
+    };
+    let prompt: Vec<u32> = (20..60).collect();
+    let answer = Options {
+        sampling: Sampling {
+            max_tokens: 60,
+            ignore_end: true,
+            ..Sampling::default()
+        },
+        ..Options::default()
+    };
+    let model = load();
+    let whole: Vec<u32> = {
+        let mut session = model.session().unwrap();
+        let mut answer = session.complete(&prompt, &answer).unwrap();
+        std::iter::from_fn(|| answer.next().unwrap().map(|d| d.token)).collect()
+    };
+    // At once, in the prompt, in the first tokens, with much under way, and near the end.
+    for after in [0, 1, 2, 7, 30] {
+        let model = load();
+        let mut session = model.session().unwrap();
+        let mut made = prompt.clone();
+        let mut generation = session.complete(&prompt, &answer).unwrap();
+        for _ in 0..after {
+            made.push(generation.next().unwrap().unwrap().token);
+        }
+        model.engine().gpu().device.destroy();
+        let e = loop {
+            match generation.next() {
+                Ok(Some(delta)) => made.push(delta.token),
+                Ok(None) => panic!("{after}: it went on to the end without a device"),
+                Err(e) => break e,
+            }
+        };
+        let text = e.to_string();
+        println!("{after}: {text}");
+        assert!(matches!(e, Error::DeviceLost { .. }), "{text}");
+        assert!(text.contains("try again") && !text.contains('\n'), "{text}");
+        // It says so again, and never hangs.
+        assert!(generation.next().is_err() || generation.next().unwrap().is_none());
+        drop(generation);
+        let e = session
+            .complete(&prompt, &answer)
+            .unwrap()
+            .next()
+            .unwrap_err();
+        assert!(matches!(e, Error::DeviceLost { .. }), "{e}");
+        // On a new device the conversation goes on from its tokens.
+        let again = block_on(model.reload(open(None), &checkpoint, &mut |_, _| {})).unwrap();
+        session.move_to(&again).unwrap();
+        drop(model);
+        let left = whole.len() - (made.len() - prompt.len());
+        let mut generation = session.complete(&made, &answer).unwrap();
+        for _ in 0..left {
+            made.push(generation.next().unwrap().unwrap().token);
+        }
+        assert_eq!(made[prompt.len()..], whole);
+    }
+}
+
+#[test]
+fn a_device_that_is_gone_loads_nothing() {
+    let gpu = open(None);
+    gpu.device.destroy();
+    let e = load(gpu, None).unwrap_err();
+    assert!(matches!(e, Error::DeviceLost { .. }), "{e}");
+}
+
+#[test]
+fn what_a_driver_refuses_is_an_error() {
+    let gpu = open(None);
+    let bytes = gpu.device.limits().max_buffer_size + 16;
+    gpu.buffer("too large", bytes);
+    let e = gpu.check().unwrap_err();
+    assert!(matches!(e, Error::Device { .. }), "{e}");
+    assert!(!e.to_string().contains('\n'), "{e}");
+    gpu.check().unwrap();
+    // A cache that cannot be: the limit is named.
+    let huge = LoadOptions {
+        contexts: 1 << 24,
+        ..options(None)
+    };
+    let e = block_on(Engine::load_on(
+        open(None),
+        &checkpoint(),
+        &huge,
+        &mut |_, _| {},
+    ))
+    .unwrap_err();
+    println!("{e}");
+    assert!(matches!(e, Error::TooLarge { .. }), "{e}");
+}
