@@ -187,7 +187,10 @@ impl Bench {
     fn profile(&self, model: &Model, longest: usize) -> anyhow::Result<()> {
         let depth = longest / 2;
         let steps = [
-            (format!("one token at position {depth}"), Timed::Decode { depth }),
+            (
+                format!("one token at position {depth}"),
+                Timed::Decode { depth },
+            ),
             ("a chunk of a prompt".into(), Timed::Prompt),
         ];
         for (title, step) in steps {

@@ -58,7 +58,11 @@ impl Engine {
         // Slot 0 gets pages 0, 1, …; nobody is told, since no sequence is open.
         let pages: Vec<u32> = (0..self.kv.stride as u32).collect();
         let queue = &self.gpu.queue;
-        queue.write_buffer(self.buffer(Resource::Pages), 0, bytemuck::cast_slice(&pages));
+        queue.write_buffer(
+            self.buffer(Resource::Pages),
+            0,
+            bytemuck::cast_slice(&pages),
+        );
         queue.write_buffer(self.buffer(Resource::Step), 0, bytemuck::cast_slice(&rows));
         drop(state);
 
