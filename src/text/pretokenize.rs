@@ -357,6 +357,20 @@ mod tests {
     }
 
     #[test]
+    fn pieces_are_those_of_the_makers() {
+        let fixture = include_str!("../../tests/fixtures/reference/text.json");
+        let fixture: serde_json::Value = serde_json::from_str(fixture).unwrap();
+        let texts = fixture["texts"].as_array().unwrap();
+        for (pre, wanted) in fixture["pieces"].as_object().unwrap() {
+            for (text, want) in texts.iter().zip(wanted.as_array().unwrap()) {
+                let text = text.as_str().unwrap();
+                let lengths: Vec<_> = pieces(pre, text).iter().map(String::len).collect();
+                assert_eq!(serde_json::json!(lengths), *want, "{pre}: {text:?}");
+            }
+        }
+    }
+
+    #[test]
     fn every_row_compiles_and_keeps_the_text() {
         let text = "It's DON'T 1234 五十音かな ไทย \u{301}e\u{301} (a|b).  \r\n\t\n x  ";
         for pre in TABLE {
