@@ -322,10 +322,9 @@ fn controls(spec: &TokenizerSpec) -> Vec<bool> {
                     let inner = text.strip_prefix(open).and_then(|t| t.strip_suffix(close));
                     inner.is_some_and(|inner: &str| !inner.is_empty())
                 };
-                let ends = *ty == USER_DEFINED && ENDS.contains(&text.as_str());
                 inside("<|", "|>")
                     || inside("<", "_of_turn>")
-                    || (inside("<", ">") && (ends || special.contains(&Some(id))))
+                    || (inside("<", ">") && special.contains(&Some(id)))
             }
             _ => false,
         })
