@@ -302,3 +302,110 @@ fn merge(
     }
     ranks
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{CONTROL, Specials, Tokenizer};
+    use super::*;
+
+    /// All bytes, and merges of any two tokens so far in any order.
+    fn vocabulary(
+        merges: &[(prop::sample::Index, prop::sample::Index)],
+        pre: &str,
+    ) -> TokenizerSpec {
+        let mut tokens: Vec<String> = alphabet().iter().map(char::to_string).collect();
+        let mut made: Vec<String> = ["a", "b", "c"].map(String::from).into();
+        let mut pairs = Vec::new();
+        for (left, right) in merges {
+            let (left, right) = (left.get(&made).clone(), right.get(&made).clone());
+            let (merge, merged) = (format!("{left} {right}"), format!("{left}{right}"));
+            if merged.len() > 12 || pairs.contains(&merge) {
+                continue;
+            }
+            pairs.push(merge);
+            if !made.contains(&merged) {
+                made.push(merged.clone());
+                tokens.push(merged);
+            }
+        }
+        // Out of the order of their making.
+        pairs.reverse();
+        TokenizerSpec {
+            model: "gpt2".into(),
+            pre: pre.into(),
+            types: vec![NORMAL; tokens.len()],
+            tokens,
+            merges: pairs,
+            ..TokenizerSpec::default()
+        }
+    }
+
+    /// Merging by the listed pairs as its definition says, step by step.
+    fn plainly(spec: &TokenizerSpec, text: &str) -> Vec<u32> {
+        let mut parts: Vec<String> = text.chars().map(String::from).collect();
+        let order = |l: &str, r: &str| spec.merges.iter().position(|m| *m == format!("{l} {r}"));
+        while let Some((_, at)) = (1..parts.len())
+            .filter_map(|i| Some((order(&parts[i - 1], &parts[i])?, i)))
+            .min()
+        {
+            let right = parts.remove(at);
+            parts[at - 1].push_str(&right);
+        }
+        let id = |part: &String| spec.tokens.iter().position(|t| t == part).unwrap() as u32;
+        parts.iter().map(id).collect()
+    }
+
+    fn any_merges() -> impl Strategy<Value = Vec<(prop::sample::Index, prop::sample::Index)>> {
+        prop::collection::vec(any::<(prop::sample::Index, prop::sample::Index)>(), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_those_of_the_listed_pairs(merges in any_merges(), text in "[abc]{0,40}") {
+            let spec = vocabulary(&merges, "gpt-2");
+            let tokenizer = Tokenizer::new(spec.clone()).unwrap();
+            prop_assert_eq!(tokenizer.encode(&text, Specials::AsText), plainly(&spec, &text));
+        }
+
+        #[test]
+        fn a_piece_that_is_a_token_may_be_taken_whole(merges in any_merges(), text in "[abc]{1,8}") {
+            let mut spec = vocabulary(&merges, "llama-bpe");
+            spec.tokens.push("abc".into());
+            let id = spec.tokens.iter().position(|t| *t == text).map(|id| vec![id as u32]);
+            let want = id.unwrap_or_else(|| plainly(&spec, &text));
+            let tokenizer = Tokenizer::new(spec).unwrap();
+            prop_assert_eq!(tokenizer.encode(&text, Specials::AsText), want);
+        }
+
+        #[test]
+        fn no_merge_makes_a_control_token(
+            merges in any_merges(),
+            marks in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+            text in "[abc]{0,20}",
+            pre in prop::sample::select(vec!["gpt-2", "llama-bpe"]),
+        ) {
+            let mut spec = vocabulary(&merges, pre);
+            for mark in marks {
+                let made = spec.tokens.len() - 256;
+                let at = [97 - 33, 98 - 33, 99 - 33].into_iter().chain(256..256 + made);
+                let at = mark.get(&at.collect::<Vec<_>>()).to_owned();
+                spec.types[at] = CONTROL;
+            }
+            let tokenizer = Tokenizer::new(spec).unwrap();
+            for id in tokenizer.encode(&text, Specials::AsText) {
+                prop_assert!(!tokenizer.is_control(id));
+            }
+        }
+    }
+
+    #[test]
+    fn a_merge_of_no_token_is_refused() {
+        let mut spec = vocabulary(&[], "gpt-2");
+        spec.merges.push("q z".into());
+        let error = Tokenizer::new(spec).unwrap_err().to_string();
+        assert!(error.contains("`q z`"), "{error}");
+    }
+}

@@ -89,9 +89,12 @@ impl Cipher {
             Value::Array(values) => values.iter().map(|v| self.write(v)).collect(),
             Value::Object(fields) => fields
                 .iter()
-                .map(|(name, v)| match FIELDS.contains(&name.as_str()) {
-                    true => (name.clone(), self.write(v)),
-                    false => (self.write_text(name), self.write(v)),
+                .map(|(name, v)| {
+                    let known = FIELDS.contains(&name.as_str()).then(|| name.clone());
+                    (
+                        known.unwrap_or_else(|| self.write_text(name)),
+                        self.write(v),
+                    )
                 })
                 .collect(),
             other => other.clone(),

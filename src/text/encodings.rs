@@ -63,7 +63,7 @@ impl Tokenizer {
             }
         }
         let control = spec.types.iter().map(|ty| *ty == CONTROL).collect();
-        let kind = Kind::Bpe(bpe::Bpe::ranked(name, ranks)?);
+        let kind = Kind::Bpe(bpe::Bpe::ranked(name, ranks)?.into());
         Self::of(kind, spec, pieces, control)
     }
 }

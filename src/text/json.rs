@@ -25,6 +25,7 @@ impl Formatter for Spaced {
 }
 
 /// The filter `tojson`: nothing is escaped but what JSON must. `indent` asks for several lines.
+#[expect(clippy::needless_pass_by_value, reason = "as a filter takes it")]
 pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     // Only the default of these is known in templates.

@@ -84,7 +84,7 @@ const BYTE: i32 = 6;
 
 #[derive(Debug)]
 enum Kind {
-    Bpe(bpe::Bpe),
+    Bpe(Box<bpe::Bpe>),
     Spm(spm::Spm),
 }
 
@@ -157,7 +157,8 @@ impl Tokenizer {
         let (kind, pieces) = match spec.model.as_str() {
             "gpt2" => {
                 let pieces = bpe::pieces(&spec);
-                (Kind::Bpe(bpe::Bpe::new(&spec, &pieces, &control)?), pieces)
+                let bpe = bpe::Bpe::new(&spec, &pieces, &control)?;
+                (Kind::Bpe(bpe.into()), pieces)
             }
             "llama" => {
                 let pieces = spm::pieces(&spec)?;
@@ -244,7 +245,7 @@ impl Tokenizer {
         let mut ids = Vec::new();
         match specials {
             Specials::AsText => self.encode_plain(text, true, &mut ids),
-            Specials::Parse => self.encode_marked(text, |plain| plain.into(), &mut ids),
+            Specials::Parse => self.encode_marked(text, Cow::from, &mut ids),
         }
         ids
     }
