@@ -80,6 +80,38 @@ fn the_corpus_comes_back() {
     }
 }
 
+#[cfg(feature = "cli")]
+#[test]
+fn the_command_parses_control_tokens_only_when_told() {
+    let ids = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_omnimini"));
+        let text = "Hello <|endoftext|>";
+        let output = command
+            .args(["tokenize", "--json", text])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["ids"].clone()
+    };
+    let o200k = ["--tokenizer", "o200k_base"];
+    assert_eq!(ids(&o200k), json!([13225, 464, 91, 419, 1440, 919, 91, 29]));
+    assert_eq!(
+        ids(&[&o200k[..], &["--special"]].concat()),
+        json!([13225, 220, 199_999])
+    );
+    if let Some(file) = model_file(MODELS[0]) {
+        let model = ["--model", file.to_str().unwrap()];
+        assert!(!ids(&model).as_array().unwrap().contains(&json!(0)));
+        assert!(
+            ids(&[&model[..], &["--special"]].concat())
+                .as_array()
+                .unwrap()
+                .contains(&json!(0))
+        );
+    }
+}
+
 #[test]
 fn broken_bytes_are_read_as_the_makers_read_them() {
     let bytes = FIXTURE["bytes"].as_array().unwrap();
