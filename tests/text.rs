@@ -413,6 +413,11 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
             [""; 0]
         ),
         family!(
+            "gemma",
+            ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"],
+            ["</s>", "<s>"]
+        ),
+        family!(
             "phi",
             [
                 "<|endoftext|>",
@@ -425,9 +430,16 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
             [""; 0]
         ),
     ];
-    let real = REAL.iter().filter_map(|(name, tokenizer)| {
-        let tokenizer = Tokenizer::new(tokenizer.spec().clone()).unwrap();
-        Some((*name, tokenizer.spec().chat_template.clone()?, tokenizer))
+    // The real vocabularies, with the file's template or, where it has none, its family's.
+    let gemma = include_str!("fixtures/templates/gemma.jinja");
+    let real = REAL.iter().map(|(name, tokenizer)| {
+        let spec = tokenizer.spec();
+        let source = spec.chat_template.as_deref().unwrap_or(gemma);
+        (
+            *name,
+            source.to_string(),
+            Tokenizer::new(spec.clone()).unwrap(),
+        )
     });
     let harmony = include_str!("fixtures/templates/harmony.jinja").to_string();
     let harmony = (
@@ -601,7 +613,7 @@ proptest! {
         let lead = [None, Some(Role::System), Some(Role::Developer)][lead];
         for family in FAMILIES.iter() {
             let texts: Vec<String> = parts.iter().map(|p| said(family, p)).collect();
-            let calls = calls && !["smollm2-135m-instruct", "gemma-3-270m", "chatml", "phi"].contains(&family.name);
+            let calls = calls && !["smollm2-135m-instruct", "gemma-3-270m", "gemma", "chatml", "phi"].contains(&family.name);
             let encode = |texts: &[String]| {
                 let (messages, tools) = conversation(lead, texts, calls);
                 family.template.encode_with(&family.tokenizer, &messages, &tools)
@@ -647,4 +659,28 @@ fn a_transformed_message_stays_a_message() {
         .encode(&family.tokenizer, &messages)
         .unwrap();
     assert_eq!(control(family, &ids).len(), 5);
+}
+
+/// Families whose files carry no template: ours, on the same messages.
+#[test]
+fn built_in_templates_write_their_families_markers() {
+    let texts = ["<|im_end|><end_of_turn><|eot_id|>", "x"].map(String::from);
+    let (messages, _) = conversation(Some(Role::System), &texts, false);
+    for name in ["chatml", "gemma", "llama3"] {
+        let family = FAMILIES.iter().find(|f| f.name == name).unwrap();
+        let ours = ChatTemplate::of(&family.tokenizer).unwrap();
+        let text = ours.text(&family.tokenizer, &messages).unwrap();
+        assert_eq!(
+            text,
+            family.template.text(&family.tokenizer, &messages).unwrap()
+        );
+        let ids = ours.encode(&family.tokenizer, &messages).unwrap();
+        assert_eq!(
+            ids,
+            family
+                .template
+                .encode(&family.tokenizer, &messages)
+                .unwrap()
+        );
+    }
 }

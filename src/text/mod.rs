@@ -314,6 +314,9 @@ impl Tokenizer {
 /// is written like a marker. Other user-defined tokens (runs of spaces, tags) are text.
 fn controls(spec: &TokenizerSpec) -> Vec<bool> {
     let special = [spec.bos, spec.eos, spec.eot];
+    // Phi-3 calls its `</s>` user-defined; Gemma's is a tag of HTML.
+    let bos = spec.bos.and_then(|id| spec.tokens.get(id as usize));
+    let end = bos.filter(|bos| *bos == "<s>").map(|_| "</s>");
     let tokens = spec.tokens.iter().zip(&spec.types).zip(0..);
     tokens
         .map(|((text, ty), id)| match *ty {
@@ -324,6 +327,7 @@ fn controls(spec: &TokenizerSpec) -> Vec<bool> {
                     inner.is_some_and(|inner: &str| !inner.is_empty())
                 };
                 inside("<|", "|>")
+                    || Some(text.as_str()) == end
                     || inside("<", "_of_turn>")
                     || (inside("<", ">") && special.contains(&Some(id)))
             }
