@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
 use super::progress::Bar;
@@ -13,7 +14,7 @@ use super::{ModelArgs, model_file, print, print_json, tell};
 use crate::format::Checkpoint;
 use crate::hub::{self, Home};
 use crate::model::Description;
-use crate::text::{Specials, Tokenizer, TokenizerSpec};
+use crate::text::{ENCODINGS, Specials, Tokenizer, TokenizerSpec};
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
@@ -226,6 +227,9 @@ pub(super) struct Tokenize {
     /// Read the text from a file.
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
+    /// One of tiktoken's encodings instead of a model's own.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(ENCODINGS))]
+    tokenizer: Option<String>,
     /// Control tokens written in the text are parsed.
     #[arg(long)]
     special: bool,
@@ -245,8 +249,12 @@ impl Tokenize {
             (None, Some(text)) if text != "-" => text.into(),
             _ => std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?,
         };
-        let checkpoint = Checkpoint::open(model_file(&self.model.model)?)?;
-        let tokenizer = Tokenizer::new(TokenizerSpec::of(&checkpoint)?)?;
+        let tokenizer = if let Some(name) = &self.tokenizer {
+            Tokenizer::named(name)?
+        } else {
+            let checkpoint = Checkpoint::open(model_file(&self.model.model)?)?;
+            Tokenizer::new(TokenizerSpec::of(&checkpoint)?)?
+        };
         let specials = if self.special {
             Specials::Parse
         } else {

@@ -478,8 +478,10 @@ thread_local! {
 fn quietly<T>(poll: impl FnOnce() -> T) -> Option<T> {
     use std::panic::{self, AssertUnwindSafe};
     static HOOK: std::sync::Once = std::sync::Once::new();
+    // A panic's text is a `&str` where the compiler could format it, else a `String`.
     let ours = |payload: &dyn std::any::Any| {
-        let text = payload.downcast_ref::<String>();
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(payload.downcast_ref::<&str>().copied());
         text.is_some_and(|t| t.starts_with("Error in Device::poll"))
     };
     HOOK.call_once(|| {

@@ -1,19 +1,18 @@
 //! Conversations to tokens, by the model's own Jinja template.
 //!
-//! **A message cannot forge a role marker.** The template never sees a message's text: each text is
-//! stood in for by a placeholder with a random number in it, and put back after rendering. Only
-//! what the template itself wrote is searched for control tokens; what came from a message is
-//! tokenised as plain text. Text of both kinds between two control tokens is tokenised as one, so
-//! that the ids are those of the whole rendered string wherever no message tries to be clever.
-
-use std::hash::{BuildHasher, RandomState};
+//! **A message cannot forge a role marker.** What messages say goes through the template in
+//! cipher: no control token can be read in it, and the template may trim, cut, join or quote it.
+//! What the template then gives is searched for control tokens, all of which it wrote itself, and
+//! the text between two of them is deciphered and tokenised as one, so that the ids are those of
+//! the whole rendered string wherever no message tries to be clever.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 
-use super::{Specials, Tokenizer};
+use super::cipher::{self, Cipher};
+use super::{Tokenizer, json};
 use crate::error::{Error, Result};
 
 /// Who speaks.
@@ -51,6 +50,23 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// Functions that the assistant calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that a tool's result answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+/// A function that the assistant calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// What the result refers to it by.
+    pub id: String,
+    /// The function.
+    pub name: String,
+    /// Its arguments: an object.
+    pub arguments: serde_json::Value,
 }
 
 impl Message {
@@ -59,7 +75,28 @@ impl Message {
         Self {
             role,
             content: content.into(),
+            tool_calls: Vec::new(),
+            tool_call_id: None,
         }
+    }
+
+    /// The message as templates know it, but for its role.
+    fn said(&self) -> serde_json::Value {
+        let mut said = serde_json::json!({ "content": self.content });
+        if let Some(id) = &self.tool_call_id {
+            said["tool_call_id"] = id.clone().into();
+        }
+        if !self.tool_calls.is_empty() {
+            let call = |c: &ToolCall| {
+                serde_json::json!({
+                    "id": c.id,
+                    "type": "function",
+                    "function": { "name": c.name, "arguments": c.arguments },
+                })
+            };
+            said["tool_calls"] = self.tool_calls.iter().map(call).collect();
+        }
+        said
     }
 }
 
@@ -87,7 +124,8 @@ const BUILT_IN: &[(&str, &str)] = &[
 pub struct ChatTemplate {
     environment: Environment<'static>,
     knows_developer: bool,
-    random: RandomState,
+    /// What it may look for in messages.
+    words: Vec<String>,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
@@ -113,6 +151,7 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", json::tojson);
         environment.add_function(
             "raise_exception",
             |message: String| -> Result<Value, minijinja::Error> {
@@ -130,7 +169,7 @@ impl ChatTemplate {
         Ok(Self {
             environment,
             knows_developer: source.contains("developer"),
-            random: RandomState::new(),
+            words: cipher::words(source),
         })
     }
 
@@ -142,7 +181,7 @@ impl ChatTemplate {
         if let Some(source) = &tokenizer.spec.chat_template {
             return Self::new(source);
         }
-        let known = |marker: &str| tokenizer.controls.iter().any(|(c, _)| c == marker);
+        let known = |marker: &str| tokenizer.controls().any(|c| c == marker);
         let (_, source) = BUILT_IN
             .iter()
             .find(|(marker, _)| known(marker))
@@ -155,141 +194,80 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`] where the template refuses the conversation, such as roles out of order.
     pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+        self.encode_with(tokenizer, messages, &[])
+    }
+
+    /// [`ChatTemplate::encode`] with tools that the assistant may call, each a JSON object
+    /// `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    ///
+    /// # Errors
+    /// See [`ChatTemplate::encode`].
+    pub fn encode_with(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+    ) -> Result<Vec<u32>> {
+        let (rendered, cipher) = self.render(tokenizer, messages, tools)?;
         let mut ids = Vec::new();
-        let mut run = String::new();
-        let mut first = true;
-        for piece in self.render(tokenizer, messages)? {
-            match piece {
-                Piece::Content(text) => run.push_str(&text),
-                Piece::Markup(mut text) => {
-                    while let Some((at, len, id)) = tokenizer.find_control(&text) {
-                        run.push_str(&text[..at]);
-                        tokenizer.encode_plain(&run, first, &mut ids);
-                        run.clear();
-                        ids.push(id);
-                        text.drain(..at + len);
-                        first = false;
-                    }
-                    run.push_str(&text);
-                }
-            }
-        }
-        tokenizer.encode_plain(&run, first, &mut ids);
-        if let Some(bos) = tokenizer.bos().filter(|bos| ids.first() != Some(bos)) {
-            ids.insert(0, bos);
-        }
-        Ok(ids)
+        tokenizer.encode_marked(&rendered, |text| cipher.read(text), &mut ids);
+        Ok(tokenizer.begin(ids))
     }
 
     /// The conversation as text, for people: what a message says may look like markup here.
+    ///
+    /// # Errors
+    /// See [`ChatTemplate::encode`].
     pub fn text(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<String> {
-        let pieces = self.render(tokenizer, messages)?.into_iter();
-        Ok(pieces
-            .map(|p| match p {
-                Piece::Content(text) | Piece::Markup(text) => text,
-            })
-            .collect())
+        let (rendered, cipher) = self.render(tokenizer, messages, &[])?;
+        Ok(cipher.read(&rendered).into_owned())
     }
 
-    fn render(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<Piece>> {
-        // A number no message can know. A template may trim what it is given, so a wide space
-        // stands at each end that has white space, and shows whether it is still there.
-        let nonce = self
-            .random
-            .hash_one((messages.len(), std::time::Instant::now().elapsed()));
-        let open = format!("\u{e000}{nonce:016x}.");
-        let edge = |white: bool| if white { "\u{2003}" } else { "" };
-        let stand_ins: Vec<Value> = messages
-            .iter()
-            .enumerate()
-            .map(|(i, m)| {
-                let role = match m.role {
-                    Role::Developer if !self.knows_developer => "system",
-                    role => role.name(),
-                };
-                let text = &m.content;
-                let left = edge(text.starts_with(char::is_whitespace));
-                let right = edge(text.ends_with(char::is_whitespace));
-                // An empty text stays empty: templates ask whether there is one.
-                let content = if text.is_empty() {
-                    String::new()
-                } else {
-                    format!("{left}{open}{i}\u{e001}{right}")
-                };
-                minijinja::context! { role => role, content => content }
-            })
-            .collect();
-        let token = |id: Option<u32>| {
-            id.map_or("", |id| {
-                tokenizer
-                    .spec
-                    .tokens
-                    .get(id as usize)
-                    .map_or("", String::as_str)
-            })
+    /// The conversation as the template writes it, and the cipher of what messages and tools say.
+    fn render(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+    ) -> Result<(String, Cipher)> {
+        let said: serde_json::Value = messages.iter().map(Message::said).collect();
+        let said = serde_json::json!({ "messages": said, "tools": tools });
+        let cipher = Cipher::new(tokenizer, &self.words, &said)?;
+        let written = |key: &str| {
+            let values = said[key].as_array().into_iter().flatten();
+            values.map(|v| cipher.write(v)).collect::<Vec<_>>()
         };
-        let rendered = self
-            .environment
-            .get_template("chat")
-            .and_then(|t| {
-                t.render(minijinja::context! {
-                    messages => stand_ins,
-                    add_generation_prompt => true,
-                    bos_token => token(tokenizer.spec.bos),
-                    eos_token => token(tokenizer.spec.eos),
-                })
+        let mut turns = written("messages");
+        for (turn, message) in turns.iter_mut().zip(messages) {
+            turn["role"] = match message.role {
+                Role::Developer if !self.knows_developer => "system",
+                role => role.name(),
+            }
+            .into();
+        }
+        let values = |values: &[serde_json::Value]| {
+            let values = values.iter().map(|v| Value::from(Serde(v)));
+            values.collect::<Vec<_>>()
+        };
+        let (turns, tools) = (values(&turns), values(&written("tools")));
+        let token = |id: Option<u32>| {
+            id.and_then(|id| tokenizer.spec.tokens.get(id as usize))
+                .map_or("", String::as_str)
+        };
+        let rendered = self.environment.get_template("chat").and_then(|t| {
+            t.render(minijinja::context! {
+                messages => turns,
+                // Templates ask whether there are tools.
+                tools => (!tools.is_empty()).then_some(tools),
+                add_generation_prompt => true,
+                bos_token => token(tokenizer.spec.bos),
+                eos_token => token(tokenizer.spec.eos),
             })
-            .map_err(|e| {
-                template(
-                    e.detail()
-                        .map_or_else(|| e.to_string(), ToString::to_string),
-                )
-            })?;
-
-        let mut pieces = Vec::new();
-        let mut rest = rendered.as_str();
-        while let Some((before, after)) = rest.split_once(&open) {
-            let (index, after) = after
-                .split_once('\u{e001}')
-                .ok_or_else(|| template("it cuts messages apart"))?;
-            let message = index.parse().ok().and_then(|i: usize| messages.get(i));
-            let text = &message
-                .ok_or_else(|| template("it cuts messages apart"))?
-                .content;
-            let kept_left = before.strip_suffix('\u{2003}');
-            let kept_right = after.strip_prefix('\u{2003}');
-            let mut content = text.as_str();
-            if kept_left.is_none() {
-                content = content.trim_start();
-            }
-            if kept_right.is_none() {
-                content = content.trim_end();
-            }
-            pieces.push(Piece::Markup(kept_left.unwrap_or(before).into()));
-            pieces.push(Piece::Content(content.into()));
-            rest = kept_right.unwrap_or(after);
-        }
-        pieces.push(Piece::Markup(rest.into()));
-        Ok(pieces)
-    }
-}
-
-/// A part of a rendered conversation.
-#[derive(Debug)]
-enum Piece {
-    /// Written by the template.
-    Markup(String),
-    /// From a message.
-    Content(String),
-}
-
-impl Tokenizer {
-    /// Tokens of a text with the beginning-of-text token where the model wants one.
-    pub fn encode_text(&self, text: &str, specials: Specials) -> Vec<u32> {
-        let mut ids = self.encode(text, specials);
-        if let Some(bos) = self.bos().filter(|bos| ids.first() != Some(bos)) {
-            ids.insert(0, bos);
-        }
-        ids
+        });
+        let rendered = rendered.map_err(|e| match e.detail() {
+            Some(detail) => template(cipher.read(detail)),
+            None => template(e),
+        })?;
+        Ok((rendered, cipher))
     }
 }

@@ -2,15 +2,22 @@
 
 mod bpe;
 mod chat;
+mod cipher;
+mod encodings;
+mod json;
+mod matcher;
+mod pretokenize;
 mod spm;
 mod stream;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
+use matcher::Matcher;
 
-pub use chat::{ChatTemplate, Message, Role};
+pub use chat::{ChatTemplate, Message, Role, ToolCall};
+pub use encodings::ENCODINGS;
 pub use stream::{Detokenizer, StopFilter};
 
 /// What control tokens in a text are.
@@ -67,21 +74,61 @@ const ENDS: &[&str] = &[
     "<eos>",
 ];
 
+/// Types of tokens, as a GGUF file numbers them.
+const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+const BYTE: i32 = 6;
+
 #[derive(Debug)]
 enum Kind {
-    Bpe(bpe::Bpe),
+    Bpe(Box<bpe::Bpe>),
     Spm(spm::Spm),
 }
 
+/// Bytes that each token stands for, end to end.
+#[derive(Debug, Default)]
+struct Pieces {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Pieces {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Empty for an id outside the vocabulary.
+    fn get(&self, id: u32) -> &[u8] {
+        let id = id as usize;
+        let start = id
+            .checked_sub(1)
+            .and_then(|id| self.ends.get(id))
+            .unwrap_or(&0);
+        let end = self.ends.get(id).unwrap_or(start);
+        self.bytes.get(*start..*end).unwrap_or_default()
+    }
+}
+
 /// Text to tokens and back.
+///
+/// Two kinds of token stand for fixed texts and are found before anything else: *control* tokens,
+/// only where [`Specials::Parse`] or a chat template asks for them, and the vocabulary's
+/// user-defined ones (runs of spaces, tags), in any text.
 #[derive(Debug)]
 pub struct Tokenizer {
     kind: Kind,
     spec: TokenizerSpec,
-    /// Bytes each token stands for.
-    bytes: Vec<Vec<u8>>,
-    /// Control tokens by their text, sorted by it.
-    controls: Vec<(String, u32)>,
+    pieces: Pieces,
+    /// Whether each token is a marker.
+    control: Vec<bool>,
+    /// Control tokens by their text.
+    markers: Matcher,
+    /// User-defined tokens by their text.
+    defined: Matcher,
     ends: Vec<u32>,
 }
 
@@ -92,47 +139,65 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] for a kind or a pattern that is not known, or a vocabulary with holes.
     pub fn new(mut spec: TokenizerSpec) -> Result<Self> {
         if spec.tokens.is_empty() {
-            return Err(tokenizer("it has no tokens"));
+            return Err(unusable("it has no tokens"));
         }
-        spec.types.resize(spec.tokens.len(), 1);
-        let (kind, bytes) = match spec.model.as_str() {
+        let known = spec.tokens.len();
+        spec.types.resize(known, NORMAL);
+        let special = [spec.bos, spec.eos, spec.eot];
+        if let Some(id) = special
+            .into_iter()
+            .flatten()
+            .find(|id| *id as usize >= known)
+        {
+            return Err(unusable(format!(
+                "its special token {id} is outside its {known} tokens"
+            )));
+        }
+        let control = controls(&spec);
+        let (kind, pieces) = match spec.model.as_str() {
             "gpt2" => {
-                let (bpe, bytes) = bpe::Bpe::new(&spec)?;
-                (Kind::Bpe(bpe), bytes)
+                let pieces = bpe::pieces(&spec);
+                let bpe = bpe::Bpe::new(&spec, &pieces, &control)?;
+                (Kind::Bpe(bpe.into()), pieces)
             }
             "llama" => {
-                let (spm, bytes) = spm::Spm::new(&spec)?;
-                (Kind::Spm(spm), bytes)
+                let pieces = spm::pieces(&spec)?;
+                (Kind::Spm(spm::Spm::new(&spec, &control)?), pieces)
             }
             other => {
-                return Err(tokenizer(format!(
+                return Err(unusable(format!(
                     "its kind is `{other}`, and `gpt2` and `llama` are known"
                 )));
             }
         };
-        let id_of: HashMap<&str, u32> = spec.tokens.iter().map(String::as_str).zip(0..).collect();
+        Self::of(kind, spec, pieces, control)
+    }
+
+    fn of(kind: Kind, spec: TokenizerSpec, pieces: Pieces, control: Vec<bool>) -> Result<Self> {
         let mut ends: Vec<u32> = [spec.eos, spec.eot].into_iter().flatten().collect();
+        let tokens = || spec.tokens.iter().zip(0u32..).zip(&control);
         ends.extend(
-            ENDS.iter()
-                .filter_map(|e| id_of.get(e))
-                .filter(|id| spec.types[**id as usize] != 1),
+            tokens()
+                .filter(|((text, _), control)| **control && ENDS.contains(&text.as_str()))
+                .map(|((_, id), _)| id),
         );
         ends.sort_unstable();
         ends.dedup();
-        let mut controls: Vec<(String, u32)> = spec
-            .tokens
-            .iter()
-            .zip(0..)
-            .filter(|(_, id)| is_control(&spec, &ends, *id))
-            .filter(|(text, _)| !text.is_empty())
-            .map(|(text, id)| (text.clone(), id))
-            .collect();
-        controls.sort();
+        let markers = tokens()
+            .filter(|(_, control)| **control)
+            .map(|((text, id), _)| (text.as_bytes(), id));
+        let defined = tokens()
+            .zip(&spec.types)
+            .filter(|((_, control), ty)| !**control && **ty == USER_DEFINED)
+            .map(|(((_, id), _), _)| (pieces.get(id), id));
+        let (markers, defined) = (Matcher::new(markers)?, Matcher::new(defined)?);
         Ok(Self {
             kind,
             spec,
-            bytes,
-            controls,
+            pieces,
+            control,
+            markers,
+            defined,
             ends,
         })
     }
@@ -149,12 +214,20 @@ impl Tokenizer {
 
     /// Bytes a token stands for; empty for an id outside the vocabulary.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
-        self.bytes.get(id as usize).map_or(&[], Vec::as_slice)
+        self.pieces.get(id)
     }
 
     /// Whether a token is a marker rather than text.
     pub fn is_control(&self, id: u32) -> bool {
-        is_control(&self.spec, &self.ends, id)
+        self.control.get(id as usize) == Some(&true)
+    }
+
+    /// The texts of all control tokens.
+    fn controls(&self) -> impl Iterator<Item = &str> {
+        let tokens = self.spec.tokens.iter().zip(&self.control);
+        tokens
+            .filter(|(_, control)| **control)
+            .map(|(text, _)| text.as_str())
     }
 
     /// Tokens that end an answer.
@@ -172,19 +245,38 @@ impl Tokenizer {
         let mut ids = Vec::new();
         match specials {
             Specials::AsText => self.encode_plain(text, true, &mut ids),
-            Specials::Parse => {
-                let mut rest = text;
-                let mut first = true;
-                while let Some((at, len, id)) = self.find_control(rest) {
-                    self.encode_plain(&rest[..at], first, &mut ids);
-                    ids.push(id);
-                    rest = &rest[at + len..];
-                    first = false;
-                }
-                self.encode_plain(rest, first, &mut ids);
-            }
+            Specials::Parse => self.encode_marked(text, Cow::from, &mut ids),
         }
         ids
+    }
+
+    /// Tokens of a text with the beginning-of-text token where the model wants one.
+    pub fn encode_text(&self, text: &str, specials: Specials) -> Vec<u32> {
+        self.begin(self.encode(text, specials))
+    }
+
+    /// Puts the beginning-of-text token first, where the model wants it and it is not there.
+    fn begin(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        if let Some(bos) = self.bos().filter(|bos| ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+        }
+        ids
+    }
+
+    /// Text with control tokens in it; `plain` turns what lies between them into what it means.
+    fn encode_marked<'t>(
+        &self,
+        text: &'t str,
+        plain: impl Fn(&'t str) -> Cow<'t, str>,
+        ids: &mut Vec<u32>,
+    ) {
+        let mut done = 0;
+        while let Some(found) = self.markers.find(text, done) {
+            self.encode_plain(&plain(&text[done..found.at]), done == 0, ids);
+            ids.push(found.id);
+            done = found.at + found.len;
+        }
+        self.encode_plain(&plain(&text[done..]), done == 0, ids);
     }
 
     /// Text without any control token; `first` where nothing comes before it.
@@ -192,54 +284,59 @@ impl Tokenizer {
         if text.is_empty() {
             return;
         }
-        match &self.kind {
+        let prefixed = (first && self.spec.add_space_prefix).then(|| format!(" {text}"));
+        let text = prefixed.as_deref().unwrap_or(text);
+        let encode = |text: &str, ids: &mut Vec<u32>| match &self.kind {
             Kind::Bpe(bpe) => bpe.encode(text, ids),
-            Kind::Spm(spm) => spm.encode(text, first, ids),
+            Kind::Spm(spm) => spm.encode(text, ids),
+        };
+        let mut done = 0;
+        while let Some(found) = self.defined.find(text, done) {
+            encode(&text[done..found.at], ids);
+            ids.push(found.id);
+            done = found.at + found.len;
         }
+        encode(&text[done..], ids);
     }
 
-    /// The first control token written in a text, the longest where several begin there:
-    /// (byte offset, length, id).
-    fn find_control(&self, text: &str) -> Option<(usize, usize, u32)> {
-        text.char_indices().find_map(|(at, _)| {
-            let here = &text[at..];
-            // Those that could match sort right before the text that begins here.
-            let first = here.chars().next()?;
-            let from = self
-                .controls
-                .partition_point(|(c, _)| c.chars().next() < Some(first));
-            self.controls[from..]
-                .iter()
-                .take_while(|(c, _)| c.starts_with(first))
-                .filter(|(c, _)| here.starts_with(c.as_str()))
-                .max_by_key(|(c, _)| c.len())
-                .map(|(c, id)| (at, c.len(), *id))
-        })
-    }
-
-    /// Bytes of a sequence of tokens; control tokens give nothing.
+    /// Bytes of a text from its start; control tokens give nothing.
     pub fn decode(&self, ids: &[u32]) -> Vec<u8> {
         let text = ids.iter().filter(|id| !self.is_control(**id));
-        text.flat_map(|id| self.token_bytes(*id)).copied().collect()
-    }
-}
-
-/// Markers are what the file calls control, and what ends an answer. A user-defined token is a
-/// marker where it is written like one; other user-defined tokens (runs of spaces, tags) are text.
-fn is_control(spec: &TokenizerSpec, ends: &[u32], id: u32) -> bool {
-    match spec.types.get(id as usize) {
-        Some(3) => true,
-        Some(4) => {
-            let text = &spec.tokens[id as usize];
-            ends.contains(&id)
-                || (text.starts_with("<|") && text.ends_with("|>"))
-                || text.ends_with("_of_turn>")
+        let mut bytes: Vec<u8> = text.flat_map(|id| self.token_bytes(*id)).copied().collect();
+        if self.spec.add_space_prefix && bytes.first() == Some(&b' ') {
+            bytes.remove(0);
         }
-        _ => false,
+        bytes
     }
 }
 
-fn tokenizer(reason: impl Into<String>) -> Error {
+/// Which tokens are markers: what the file calls control, and, since files are wrong about it, what
+/// is written like a marker. Other user-defined tokens (runs of spaces, tags) are text.
+fn controls(spec: &TokenizerSpec) -> Vec<bool> {
+    let special = [spec.bos, spec.eos, spec.eot];
+    // Phi-3 calls its `</s>` user-defined; Gemma's is a tag of HTML.
+    let bos = spec.bos.and_then(|id| spec.tokens.get(id as usize));
+    let end = bos.filter(|bos| *bos == "<s>").map(|_| "</s>");
+    let tokens = spec.tokens.iter().zip(&spec.types).zip(0..);
+    tokens
+        .map(|((text, ty), id)| match *ty {
+            CONTROL => !text.is_empty(),
+            NORMAL | USER_DEFINED => {
+                let inside = |open, close| {
+                    let inner = text.strip_prefix(open).and_then(|t| t.strip_suffix(close));
+                    inner.is_some_and(|inner: &str| !inner.is_empty())
+                };
+                inside("<|", "|>")
+                    || Some(text.as_str()) == end
+                    || inside("<", "_of_turn>")
+                    || (inside("<", ">") && special.contains(&Some(id)))
+            }
+            _ => false,
+        })
+        .collect()
+}
+
+fn unusable(reason: impl Into<String>) -> Error {
     Error::Tokenizer {
         reason: reason.into(),
     }
@@ -262,8 +359,8 @@ impl TokenizerSpec {
                 None => Ok(Vec::new()),
             }
         };
-        let spec = Self {
-            pre: text(&key("pre"))?.unwrap_or("default").into(),
+        let pre = text(&key("pre"))?.unwrap_or("default").to_string();
+        Ok(Self {
             tokens: strings("tokens")?,
             scores: match meta.value(&key("scores")) {
                 Some(_) => meta.f32s(&key("scores"))?.into_owned(),
@@ -277,28 +374,17 @@ impl TokenizerSpec {
             bos: id("bos_token_id")?,
             eos: id("eos_token_id")?,
             eot: id("eot_token_id")?,
-            add_bos: meta
-                .find::<bool>(&key("add_bos_token"))?
-                .unwrap_or(model == "llama"),
+            add_bos: match meta.find::<bool>(&key("add_bos_token"))? {
+                Some(add) => add,
+                // A name that is not known is an error later.
+                None => model == "llama" || pretokenize::find(&pre).is_ok_and(|pre| pre.bos),
+            },
             add_space_prefix: meta
                 .find::<bool>(&key("add_space_prefix"))?
                 .unwrap_or(model == "llama"),
             chat_template: text("tokenizer.chat_template")?.map(Into::into),
             model,
-        };
-        let known = spec.tokens.len() as u64;
-        for (k, id) in [
-            ("bos_token_id", spec.bos),
-            ("eos_token_id", spec.eos),
-            ("eot_token_id", spec.eot),
-        ] {
-            if id.is_some_and(|id| u64::from(id) >= known) {
-                return Err(tokenizer(format!(
-                    "`{}` is outside its {known} tokens",
-                    key(k)
-                )));
-            }
-        }
-        Ok(spec)
+            pre,
+        })
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
-use super::{TokenizerSpec, tokenizer};
+use super::{BYTE, NORMAL, Pieces, TokenizerSpec, UNKNOWN, unusable};
 use crate::error::Result;
 
 /// How SentencePiece writes a space.
@@ -17,12 +17,9 @@ pub(super) struct Spm {
     /// Normal pieces and their ids.
     pieces: FxHashMap<String, u32>,
     scores: Vec<f32>,
-    /// User-defined pieces: matched before anything else, longest first by their first character.
-    defined: FxHashMap<char, Vec<(String, u32)>>,
     /// Ids of the 256 bytes.
     bytes: Vec<Option<u32>>,
-    unknown: u32,
-    space_prefix: bool,
+    unknown: Option<u32>,
 }
 
 /// A pair that can be merged: of two with the same score the left one goes first.
@@ -60,83 +57,63 @@ struct Symbol {
 
 const END: usize = usize::MAX;
 
-impl Spm {
-    pub(super) fn new(spec: &TokenizerSpec) -> Result<(Self, Vec<Vec<u8>>)> {
-        if spec.scores.len() != spec.tokens.len() {
-            return Err(tokenizer("it has not one score for each token"));
+/// The byte that a byte token is written for.
+fn byte(token: &str) -> Result<u8> {
+    token
+        .strip_prefix("<0x")
+        .and_then(|t| t.strip_suffix('>'))
+        .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+        .ok_or_else(|| unusable(format!("its byte token `{token}` names no byte")))
+}
+
+/// Bytes that a vocabulary's tokens stand for.
+///
+/// # Errors
+/// [`crate::Error::Tokenizer`] for a byte token that names no byte.
+pub(super) fn pieces(spec: &TokenizerSpec) -> Result<Pieces> {
+    let mut pieces = Pieces::default();
+    for (token, ty) in spec.tokens.iter().zip(&spec.types) {
+        match *ty {
+            BYTE => pieces.push(&[byte(token)?]),
+            _ => pieces.push(token.replace(SPACE, " ").as_bytes()),
         }
-        let mut pieces = FxHashMap::default();
-        let mut defined: FxHashMap<char, Vec<(String, u32)>> = FxHashMap::default();
-        let mut bytes = vec![None; 256];
-        let mut texts = Vec::with_capacity(spec.tokens.len());
-        let mut unknown = 0;
-        for ((token, ty), id) in spec.tokens.iter().zip(&spec.types).zip(0u32..) {
-            let mut text = token.replace(SPACE, " ").into_bytes();
-            match ty {
-                2 => unknown = id,
-                4 => {
-                    if let Some(first) = token
-                        .chars()
-                        .next()
-                        .filter(|_| !super::is_control(spec, &[], id))
-                    {
-                        defined.entry(first).or_default().push((token.clone(), id));
-                    }
-                }
-                6 => {
-                    let hex = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>'));
-                    let byte = hex.and_then(|h| u8::from_str_radix(h, 16).ok());
-                    let byte = byte.ok_or_else(|| {
-                        tokenizer(format!("its byte token `{token}` names no byte"))
-                    })?;
-                    bytes[usize::from(byte)] = Some(id);
-                    text = vec![byte];
-                }
-                1 => {
-                    pieces.insert(token.clone(), id);
+    }
+    Ok(pieces)
+}
+
+impl Spm {
+    /// The tokenizer of a file's vocabulary. Control tokens are never made.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tokenizer`] for missing scores, or a byte token that names no byte.
+    pub(super) fn new(spec: &TokenizerSpec, control: &[bool]) -> Result<Self> {
+        if spec.scores.len() != spec.tokens.len() {
+            return Err(unusable("it has not one score for each token"));
+        }
+        let mut spm = Self {
+            pieces: FxHashMap::default(),
+            scores: spec.scores.clone(),
+            bytes: vec![None; 256],
+            unknown: None,
+        };
+        let tokens = spec.tokens.iter().zip(&spec.types).zip(0u32..).zip(control);
+        for (((token, ty), id), _) in tokens.filter(|(_, control)| !**control) {
+            match *ty {
+                UNKNOWN => spm.unknown = Some(id),
+                BYTE => spm.bytes[usize::from(byte(token)?)] = Some(id),
+                // Of pieces that are written the same, the first is made.
+                NORMAL => {
+                    spm.pieces.entry(token.clone()).or_insert(id);
                 }
                 _ => {}
             }
-            texts.push(text);
         }
-        for list in defined.values_mut() {
-            list.sort_by_key(|(t, _)| std::cmp::Reverse(t.len()));
-        }
-        let spm = Self {
-            pieces,
-            scores: spec.scores.clone(),
-            defined,
-            bytes,
-            unknown,
-            space_prefix: spec.add_space_prefix,
-        };
-        Ok((spm, texts))
+        Ok(spm)
     }
 
-    pub(super) fn encode(&self, text: &str, first: bool, ids: &mut Vec<u32>) {
-        let mut text = text.replace(' ', "\u{2581}");
-        if first && self.space_prefix {
-            text.insert(0, SPACE);
-        }
-        // User-defined pieces cut the text before merging.
-        let mut plain = 0;
-        let mut at = 0;
-        while let Some(c) = text[at..].chars().next() {
-            let here = &text[at..];
-            let found = self
-                .defined
-                .get(&c)
-                .and_then(|l| l.iter().find(|(t, _)| here.starts_with(t.as_str())));
-            if let Some((piece, id)) = found {
-                self.merge(&text[plain..at], ids);
-                ids.push(*id);
-                at += piece.len();
-                plain = at;
-            } else {
-                at += c.len_utf8();
-            }
-        }
-        self.merge(&text[plain..], ids);
+    /// Appends the ids of a text.
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
+        self.merge(&text.replace(' ', "\u{2581}"), ids);
     }
 
     fn merge(&self, text: &str, ids: &mut Vec<u32>) {
@@ -198,7 +175,7 @@ impl Spm {
                 continue;
             }
             for byte in piece.bytes() {
-                ids.push(self.bytes[usize::from(byte)].unwrap_or(self.unknown));
+                ids.extend(self.bytes[usize::from(byte)].or(self.unknown));
             }
         }
     }

@@ -17,25 +17,21 @@ impl Detokenizer {
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.held.extend_from_slice(bytes);
         let mut text = String::new();
-        loop {
-            match std::str::from_utf8(&self.held) {
-                Ok(valid) => {
-                    text.push_str(valid);
-                    self.held.clear();
-                    return text;
-                }
-                Err(e) => {
-                    let valid = e.valid_up_to();
-                    text.push_str(&String::from_utf8_lossy(&self.held[..valid]));
-                    let Some(bad) = e.error_len() else {
-                        self.held.drain(..valid);
-                        return text;
-                    };
-                    text.push(char::REPLACEMENT_CHARACTER);
-                    self.held.drain(..valid + bad);
-                }
+        let mut kept = 0;
+        let mut chunks = self.held.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            let broken = chunk.invalid();
+            // Only the last bytes can be a character that is not whole yet.
+            let open = || std::str::from_utf8(broken).is_err_and(|e| e.error_len().is_none());
+            if chunks.peek().is_none() && !broken.is_empty() && open() {
+                kept = broken.len();
+            } else if !broken.is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
             }
         }
+        self.held.drain(..self.held.len() - kept);
+        text
     }
 
     /// What is left when no more comes.
