@@ -41,6 +41,17 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// Lanes of a software driver's vector registers, where they are invocations that can pass each
+    /// other values: kernels of their own pay there.
+    pub fn software_lanes(&self) -> Option<u32> {
+        match (self.kind, self.subgroups) {
+            (DeviceKind::Cpu, Some((least, most))) if least == most => (least == 4
+                || (8..=64).contains(&least) && least.is_multiple_of(8))
+            .then_some(least),
+            _ => None,
+        }
+    }
+
     /// WebGPU's default limits and no optional feature: the least that any kernel may count on.
     pub fn webgpu_default() -> Self {
         Self {

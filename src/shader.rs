@@ -148,7 +148,9 @@ const FILES: &[(&str, &str)] = &[
     ("input/norm", include_str!("../shaders/input/norm.wgsl")),
     ("input/plain", include_str!("../shaders/input/plain.wgsl")),
     ("kv/f16", include_str!("../shaders/kv/f16.wgsl")),
+    ("kv/f16_wide", include_str!("../shaders/kv/f16_wide.wgsl")),
     ("kv/f32", include_str!("../shaders/kv/f32.wgsl")),
+    ("kv/f32_wide", include_str!("../shaders/kv/f32_wide.wgsl")),
     ("lib/cache", include_str!("../shaders/lib/cache.wgsl")),
     (
         "lib/combine_add",
@@ -164,6 +166,10 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("lib/head", include_str!("../shaders/lib/head.wgsl")),
     (
+        "lib/head_lanes",
+        include_str!("../shaders/lib/head_lanes.wgsl"),
+    ),
+    (
         "lib/reduce_none",
         include_str!("../shaders/lib/reduce_none.wgsl"),
     ),
@@ -176,7 +182,15 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../shaders/lib/reduce_subgroup.wgsl"),
     ),
     ("lib/rope", include_str!("../shaders/lib/rope.wgsl")),
+    (
+        "lib/rope_lanes",
+        include_str!("../shaders/lib/rope_lanes.wgsl"),
+    ),
     ("lib/rows", include_str!("../shaders/lib/rows.wgsl")),
+    (
+        "lib/rows_lanes",
+        include_str!("../shaders/lib/rows_lanes.wgsl"),
+    ),
     ("lib/sampler", include_str!("../shaders/lib/sampler.wgsl")),
     ("lib/silu", include_str!("../shaders/lib/silu.wgsl")),
     ("output/add", include_str!("../shaders/output/add.wgsl")),

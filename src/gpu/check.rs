@@ -29,7 +29,8 @@ fn float_at(words: &[u32], i: usize) -> Option<f64> {
 
 /// Joins the parts of a split attention: `[H, SPLITS, HD + 4]` to `[H, HD]`.
 fn join(parts: &[u32], want: usize, probe: &Probe) -> Option<Vec<f64>> {
-    let [heads, splits, _] = probe.dispatch.grid.map(|g| g as usize);
+    let constant = |name| Some(probe.dispatch.constant(name)? as usize);
+    let (heads, splits) = (constant("H")?, constant("SPLITS")?);
     let hd = want / heads;
     let mut out = Vec::with_capacity(want);
     for h in 0..heads {

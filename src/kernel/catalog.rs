@@ -1,6 +1,6 @@
 //! Every variant we ship, as launches: what the tests and the benches walk.
 
-use super::attention::{self, Gains, KvShape, KvType};
+use super::attention::{self, Gains, KvShape, KvType, Site};
 use super::linear::{self, Columns, Input, Output, Weight};
 use super::{Dispatch, Resource, pointwise, sample};
 use crate::caps::Caps;
@@ -200,23 +200,17 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             qk_norm: norm.then_some((crate::graph::VectorId(0), crate::graph::VectorId(1))),
             eps: 1e-5,
         };
-        let gains = Gains { q: 0, k: 0 };
-        let rope = (dims, neox);
-        all.push(attention::decode(
-            caps,
-            "decode",
-            &a,
+        let site = Site {
+            a: &a,
             kv,
-            rope,
-            gains,
-            [x, y],
-            1,
-        ));
+            rope: (dims, neox),
+            gains: Gains { q: 0, k: 0 },
+        };
+        all.push(attention::decode(caps, "decode", &site, [x, y], 1));
         if attention::splits(caps, &a, context) > 1 {
-            all.push(attention::combine(caps, "combine", &a, kv, [x, y], 1));
+            all.push(attention::combine(caps, "combine", &site, [x, y], 1));
         }
-        all.push(attention::rope_append("append", &a, kv, rope, gains, x, 4));
-        all.push(attention::prompt("prompt", &a, kv, [x, y], 4));
+        all.extend(attention::prompt(caps, "prompt", &site, [x, y], 4));
     }
     all.extend(sample::sample(caps, x, 1000, 1));
     all

@@ -73,6 +73,14 @@ pub const MATMUL_DIRECT: Kernel = kernel!(
     ]
 );
 
+/// One product, many tokens, by the lanes of a software driver.
+pub const MATMUL_LANES: Kernel = kernel!(
+    "matmul_lanes",
+    [
+        "groups", "rows", "plane1", "plane2", "plane3", "y_stride", "y_first", "bias", "tokens"
+    ]
+);
+
 /// One product, many tokens, by tiles in workgroup memory.
 pub const MATMUL_TILE: Kernel = kernel!(
     "matmul_tile",
@@ -230,9 +238,41 @@ pub(super) fn act_file(act: Act) -> &'static str {
     }
 }
 
-/// Workgroups for `rows` rows, four to a team.
-fn groups(rows: usize, team: Team) -> u32 {
-    (rows as u32).div_ceil(4 * (team.wg / team.lanes))
+/// How a mat-vec's rows are made: the module, and how many each workgroup makes.
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    file: &'static str,
+    team: Team,
+    block: u32,
+}
+
+impl Rows {
+    fn new(caps: &Caps, cols: usize) -> Self {
+        let team = Team::rows(caps, cols / 32);
+        if caps.software_lanes().is_some() {
+            Self {
+                file: "lib/rows_lanes",
+                team,
+                block: 8 * team.wg,
+            }
+        } else {
+            Self {
+                file: "lib/rows",
+                team,
+                block: 4 * (team.wg / team.lanes),
+            }
+        }
+    }
+
+    fn bind(self, d: &mut Dispatch, [rows, weight]: [&'static str; 2], w: Weight) {
+        let binding = d.bind(w.resource, Access::Read);
+        d.module(rows, self.file, vec![("WG", Const::U(self.team.wg))]);
+        d.module(weight, w.file(), vec![("BINDING", binding)]);
+    }
+
+    fn groups(self, rows: usize) -> u32 {
+        (rows as u32).div_ceil(self.block)
+    }
 }
 
 /// y`[first ..]` = output(W · input), one row.
@@ -244,13 +284,11 @@ pub fn matvec(
     output: Output,
     to: Columns,
 ) -> Dispatch {
-    let team = Team::rows(caps, w.cols / 32);
+    let rows = Rows::new(caps, w.cols);
     let mut d = Dispatch::new(&MATVEC, label);
-    d.team(team);
+    d.team(rows.team);
     let [gain, post_gain, eps] = input.bind(&mut d);
-    let binding = d.bind(w.resource, Access::Read);
-    d.module("rows", "lib/rows", vec![]);
-    d.module("weight", w.file(), vec![("BINDING", binding)]);
+    rows.bind(&mut d, ["rows", "weight"], w);
     output.bind(&mut d, to.y);
     let [p1, p2, p3] = w.planes();
     let bias = u(output.bias() + w.first);
@@ -266,7 +304,7 @@ pub fn matvec(
         u(to.first + w.first),
         bias,
     ];
-    d.grid2(groups(w.rows, team), caps);
+    d.grid2(rows.groups(w.rows), caps);
     d
 }
 
@@ -279,15 +317,12 @@ pub fn matvec_glu(
     act: Act,
     y: Resource,
 ) -> Dispatch {
-    let team = Team::rows(caps, a.cols / 32);
+    let rows = Rows::new(caps, a.cols);
     let mut d = Dispatch::new(&MATVEC_GLU, label);
-    d.team(team);
+    d.team(rows.team);
     let [gain, post_gain, eps] = input.bind(&mut d);
-    for (w, rows, weight) in [(a, "rows_a", "weight_a"), (b, "rows_b", "weight_b")] {
-        let binding = d.bind(w.resource, Access::Read);
-        d.module(rows, "lib/rows", vec![]);
-        d.module(weight, w.file(), vec![("BINDING", binding)]);
-    }
+    rows.bind(&mut d, ["rows_a", "weight_a"], a);
+    rows.bind(&mut d, ["rows_b", "weight_b"], b);
     d.module("act", act_file(act), vec![]);
     let y = d.bind(y, Access::Write);
     d.set("Y", y);
@@ -306,7 +341,7 @@ pub fn matvec_glu(
         post_gain,
         eps,
     ];
-    d.grid2(groups(a.rows, team), caps);
+    d.grid2(rows.groups(a.rows), caps);
     d
 }
 
@@ -318,27 +353,25 @@ pub fn matvec_qkv(
     input: Input,
     y: Resource,
 ) -> Dispatch {
-    let team = Team::rows(caps, weights[0].cols / 32);
+    let rows = Rows::new(caps, weights[0].cols);
     let mut d = Dispatch::new(&MATVEC_QKV, label);
-    d.team(team);
+    d.team(rows.team);
     let [gain, post_gain, eps] = input.bind(&mut d);
     d.params.push(u(weights[0].cols / 32));
     let names = [
-        ("rows_a", "weight_a"),
-        ("rows_b", "weight_b"),
-        ("rows_c", "weight_c"),
+        ["rows_a", "weight_a"],
+        ["rows_b", "weight_b"],
+        ["rows_c", "weight_c"],
     ];
-    for (w, (rows, weight)) in weights.iter().zip(names) {
-        let binding = d.bind(w.resource, Access::Read);
-        d.module(rows, "lib/rows", vec![]);
-        d.module(weight, w.file(), vec![("BINDING", binding)]);
+    for (w, names) in weights.iter().zip(names) {
+        rows.bind(&mut d, names, *w);
         d.params.push(u(w.rows));
         d.params.extend(w.planes());
     }
     d.params.extend([gain, post_gain, eps]);
     let y = d.bind(y, Access::Write);
     d.set("Y", y);
-    d.grid = [weights.iter().map(|w| groups(w.rows, team)).sum(), 1, 1];
+    d.grid = [weights.iter().map(|w| rows.groups(w.rows)).sum(), 1, 1];
     d
 }
 
@@ -363,8 +396,13 @@ pub fn matmul(
     to: Columns,
     tokens: usize,
 ) -> Dispatch {
-    let direct = caps.kind == DeviceKind::Cpu;
-    let mut d = Dispatch::new(if direct { &MATMUL_DIRECT } else { &MATMUL_TILE }, label);
+    let lanes = caps.software_lanes();
+    let kernel = match (caps.kind, lanes) {
+        (_, Some(_)) => &MATMUL_LANES,
+        (DeviceKind::Cpu, None) => &MATMUL_DIRECT,
+        _ => &MATMUL_TILE,
+    };
+    let mut d = Dispatch::new(kernel, label);
     d.bind(Resource::Step, Access::Read);
     d.bind(x, Access::Read);
     let binding = d.bind(w.resource, Access::Read);
@@ -385,12 +423,17 @@ pub fn matmul(
         u(tokens),
     ];
     let (rows, tokens) = (w.rows as u32, tokens as u32);
-    d.grid = if direct {
-        let wg = 16;
-        d.set("WG", Const::U(wg));
-        [rows.div_ceil(4 * wg), tokens.div_ceil(4), 1]
-    } else {
-        [rows.div_ceil(64), tokens.div_ceil(32), 1]
+    d.grid = match (caps.kind, lanes) {
+        (_, Some(lanes)) => {
+            d.set("LANES", Const::U(lanes));
+            [rows.div_ceil(8 * lanes), tokens.div_ceil(8), 1]
+        }
+        (DeviceKind::Cpu, None) => {
+            let wg = 16;
+            d.set("WG", Const::U(wg));
+            [rows.div_ceil(4 * wg), tokens.div_ceil(4), 1]
+        }
+        _ => [rows.div_ceil(64), tokens.div_ceil(32), 1],
     };
     d
 }

@@ -40,11 +40,15 @@ use kernel;
 
 /// Every kernel.
 pub const KERNELS: &[&Kernel] = &[
+    &attention::APPEND_LANES,
     &attention::COMBINE,
     &attention::DECODE,
+    &attention::DECODE_LANES,
     &attention::PROMPT,
+    &attention::PROMPT_LANES,
     &attention::ROPE_APPEND,
     &linear::MATMUL_DIRECT,
+    &linear::MATMUL_LANES,
     &linear::MATMUL_TILE,
     &linear::MATVEC,
     &linear::MATVEC_GLU,
@@ -164,8 +168,14 @@ impl Dispatch {
         self.variant.modules.push((name, file, consts));
     }
 
-    /// Sets the reduction of a team.
+    /// Sets the reduction of a team, and the size of the workgroup.
     pub fn team(&mut self, team: Team) {
+        self.reduce(team);
+        self.set("WG", Const::U(team.wg));
+    }
+
+    /// Sets the reduction of a team that is the whole workgroup.
+    pub fn reduce(&mut self, team: Team) {
         let lanes = ("LANES", Const::U(team.lanes));
         let consts = if team.file == REDUCE_SHARED {
             vec![lanes, ("WG", Const::U(team.wg))]
@@ -173,7 +183,15 @@ impl Dispatch {
             vec![lanes]
         };
         self.module("reduce", team.file, consts);
-        self.set("WG", Const::U(team.wg));
+    }
+
+    /// A `u32` constant of the kernel itself.
+    pub fn constant(&self, name: &str) -> Option<u32> {
+        let consts = &self.variant.consts;
+        match consts.iter().find(|(n, _)| *n == name)?.1 {
+            Const::U(v) => Some(v),
+            _ => None,
+        }
     }
 
     /// Spreads `groups` workgroups over x and y within the adapter's limit.
@@ -238,9 +256,17 @@ impl Team {
 
     /// A team for the rows of a mat-vec of `groups` groups of 32 inputs.
     ///
-    /// On a software driver an invocation is a vector lane and makes whole rows by itself. On a GPU
-    /// a team strides over the groups, as wide as still keeps most of its lanes busy.
+    /// On a software driver an invocation is a vector lane and makes whole rows by itself; where
+    /// lanes can pass each other values, the team is what shares the input. On a GPU a team strides
+    /// over the groups, as wide as still keeps most of its lanes busy.
     pub fn rows(caps: &Caps, groups: usize) -> Self {
+        if let Some(lanes) = caps.software_lanes() {
+            return Self {
+                file: REDUCE_SUBGROUP,
+                lanes,
+                wg: lanes,
+            };
+        }
         if caps.kind == DeviceKind::Cpu {
             return Self {
                 file: REDUCE_NONE,

@@ -195,12 +195,15 @@ pub fn probe(dispatch: &Dispatch, seed: u64) -> Probe {
     let r = Reader(dispatch);
     match dispatch.kernel.name {
         "matvec" | "matvec_glu" | "matvec_qkv" => matvec(dispatch, &r, &mut random),
-        "matmul_direct" | "matmul_tile" => matmul(dispatch, &r, &mut random),
+        "matmul_direct" | "matmul_lanes" | "matmul_tile" => matmul(dispatch, &r, &mut random),
         "embed" => embed(dispatch, &r, &mut random),
         "rms_norm" | "add_norm" => norm(dispatch, &r, &mut random),
-        "attention_decode" | "attention_prompt" | "rope_append" => {
-            attention(dispatch, &r, &mut random)
-        }
+        "append_lanes"
+        | "attention_decode"
+        | "attention_decode_lanes"
+        | "attention_prompt"
+        | "attention_prompt_lanes"
+        | "rope_append" => attention(dispatch, &r, &mut random),
         "attention_combine" => combine(dispatch, &r, &mut random),
         "last_row" => last_row(dispatch, &mut random),
         "binary" => binary(dispatch, &r, &mut random),
@@ -301,7 +304,10 @@ fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let mut answer = floats(y, first, values);
     answer.floor = floor;
     expect.push(answer);
-    let teams = 4 * (r.u("", "WG") / r.u("reduce", "LANES"));
+    let teams = match r.module("rows").or(r.module("rows_a")) {
+        Some("lib/rows_lanes") => 8 * r.u("", "WG"),
+        _ => 4 * (r.u("", "WG") / r.u("reduce", "LANES")),
+    };
     let grid = match dispatch.kernel.name {
         "matvec_qkv" => [rows.iter().map(|n| n.div_ceil(teams)).sum(), 1, 1],
         // Two dimensions, as a large vocabulary takes them.
@@ -404,6 +410,7 @@ fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     params.extend([u(stride), u(first), u(8), u(tokens)]);
     let grid = match dispatch.kernel.name {
         "matmul_direct" => [rows.div_ceil(4 * r.u("", "WG")), tokens.div_ceil(4), 1],
+        "matmul_lanes" => [rows.div_ceil(8 * r.u("", "LANES")), tokens.div_ceil(8), 1],
         _ => [rows.div_ceil(64), tokens.div_ceil(32), 1],
     };
     done(dispatch.clone(), params, grid, buffers, expect)
@@ -569,7 +576,11 @@ fn combine(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
 fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let name = dispatch.kernel.name;
     let (h, kv, hd) = (r.u("", "H"), r.u("cache", "KV"), r.u("cache", "HD"));
-    let half = r.module("kv") == Some("kv/f16");
+    let half = matches!(r.module("kv"), Some("kv/f16" | "kv/f16_wide"));
+    let decode = matches!(name, "attention_decode" | "attention_decode_lanes");
+    let attends = decode || matches!(name, "attention_prompt" | "attention_prompt_lanes");
+    let appends = matches!(name, "append_lanes" | "rope_append") || decode;
+    let lanes = r.module("head") == Some("lib/head_lanes");
     let round = |v: f64| {
         if half {
             f64::from(half::f16::from_f64(v))
@@ -614,16 +625,8 @@ fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
         0
     });
     let pos = random.below(reach);
-    let rows = if name == "attention_decode" {
-        1
-    } else {
-        1 + random.below(40)
-    };
-    let live = if name == "attention_decode" {
-        rows
-    } else {
-        1 + random.below(rows)
-    };
+    let rows = if decode { 1 } else { 1 + random.below(40) };
+    let live = 1 + random.below(rows);
     let positions = pos + rows;
     let stride = positions.div_ceil(PAGE) + 1;
     let slots = 2;
@@ -641,11 +644,7 @@ fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     };
 
     // The cache before: everything poisoned but the positions that are there.
-    let cached = if name == "attention_prompt" {
-        pos + live
-    } else {
-        pos
-    };
+    let cached = if appends { pos } else { pos + live };
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     let mut cache = vec![f32::NAN; 2 * values_at];
     for p in 0..cached {
@@ -686,7 +685,7 @@ fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
             floor: 1e-3,
         });
     };
-    if name != "attention_prompt" {
+    if appends {
         for t in 0..live {
             for head in 0..kv {
                 let key = ready(t, h + head, gains[1]);
@@ -706,56 +705,69 @@ fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     ];
     let scale = Const::F(a.scale);
     let page = [u(stride), u(values_at / 4)];
-    let gain_params = [u(gains[0]), u(gains[1]), Const::F(EPS)];
+    let unit = if lanes { 4 } else { 1 };
+    let [q_gain, k_gain] = gains.map(|g| u(g / unit));
+    let eps = Const::F(EPS);
+    // Where q is read, and whether the kernel is what makes it ready.
+    let has_head = r.module("head").is_some();
+    let from = if has_head {
+        r.bound("head", "QKV")
+    } else {
+        dispatch.bindings[0].0
+    };
+    buffers.push((from, words(&qkv)));
+    if attends {
+        let to = match name {
+            "attention_decode" => r.bound("", "OUT"),
+            "attention_prompt" => dispatch.bindings[1].0,
+            _ => dispatch.bindings[0].0,
+        };
+        let splits = r.u("", "SPLITS").max(1);
+        for t in 0..live {
+            let q: Vec<f64> = if has_head {
+                (0..h).flat_map(|head| ready(t, head, gains[0])).collect()
+            } else {
+                wide(&qkv[t * width..][..h * hd])
+            };
+            let y = reference::attend(&a, &q, &keys, &values, (pos + t) as u32);
+            // Parts are checked by joining them, as `attention_combine` would.
+            let first = if splits > 1 { usize::MAX } else { t * h * hd };
+            expect.push(floats(to, first, y));
+        }
+        let size = if splits > 1 { splits * (hd + 4) } else { hd };
+        buffers.push((to, poison(rows * h * size + 4)));
+    }
     let (params, grid) = match name {
+        "append_lanes" => ([&[k_gain, eps], &page[..]].concat(), [2 * kv, rows, 1]),
         "rope_append" => {
-            let to = r.bound("head", "QKV");
             for t in 0..live {
                 for head in 0..h {
-                    expect.push(floats(to, t * width + head * hd, ready(t, head, gains[0])));
+                    let q = ready(t, head, gains[0]);
+                    expect.push(floats(from, t * width + head * hd, q));
                 }
             }
-            buffers.push((to, words(&qkv)));
             (
-                [&gain_params[..], &page[..]].concat(),
+                [&[q_gain, k_gain, eps], &page[..]].concat(),
                 [h + 2 * kv, rows, 1],
             )
         }
-        "attention_decode" => {
-            let splits = r.u("", "SPLITS");
-            let q: Vec<f64> = (0..h).flat_map(|head| ready(0, head, gains[0])).collect();
-            let y = reference::attend(&a, &q, &keys, &values, pos as u32);
-            let to = r.bound("", "OUT");
-            if splits == 1 {
-                buffers.push((to, poison(h * hd + 4)));
-                expect.push(floats(to, 0, y));
-            } else {
-                // Parts are checked by joining them, which the test does as `attention_combine` would.
-                buffers.push((to, poison(h * splits * (hd + 4))));
-                expect.push(floats(to, usize::MAX, y));
-            }
-            buffers.push((r.bound("head", "QKV"), words(&qkv)));
+        "attention_decode" | "attention_decode_lanes" => {
+            let heads = if lanes { kv * (h / kv).div_ceil(4) } else { h };
             (
-                [&gain_params[..], &page[..], &[scale]].concat(),
-                [h, splits, 1],
+                [&[q_gain, k_gain, eps], &page[..], &[scale]].concat(),
+                [heads, r.u("", "SPLITS"), 1],
             )
         }
-        _ => {
-            let to = dispatch.bindings[1].0;
-            for t in 0..live {
-                let q = wide(&qkv[t * width..][..h * hd]);
-                let y = reference::attend(&a, &q, &keys, &values, (pos + t) as u32);
-                expect.push(floats(to, t * h * hd, y));
-            }
-            buffers.push((dispatch.bindings[0].0, words(&qkv)));
-            buffers.push((to, poison(rows * h * hd + 4)));
-            (
-                [&[u(rows)], &page[..], &[scale]].concat(),
-                [h, rows.div_ceil(32), 1],
-            )
-        }
+        "attention_prompt" => (
+            [&[u(rows)], &page[..], &[scale]].concat(),
+            [h, rows.div_ceil(32), 1],
+        ),
+        _ => (
+            [&[q_gain, eps, u(rows)], &page[..], &[scale]].concat(),
+            [h, rows.div_ceil(8), 1],
+        ),
     };
-    if name != "attention_prompt" {
+    if has_head {
         let table = reference::rope_table(&rope, None, positions);
         buffers.push((Resource::Rope(0), words(table.as_flattened())));
         buffers.push((Resource::Vectors, words(&vectors)));

@@ -10,7 +10,7 @@ use std::fmt;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
-use crate::kernel::attention::{self, Gains, KvShape};
+use crate::kernel::attention::{self, Gains, KvShape, Site};
 use crate::kernel::linear::{self, Columns, Input, Output, Weight};
 use crate::kernel::{Dispatch, Resource, pointwise};
 use crate::quant::Layout;
@@ -475,27 +475,29 @@ impl Planner<'_> {
             k: self.vector(k),
         });
         let rope = &self.graph.ropes[a.rope];
-        let rope = (rope.dims, rope.neox);
-        let (caps, label, kv, tokens) = (self.caps, &node.label, self.kv, self.tokens);
+        let site = Site {
+            a,
+            kv: self.kv,
+            rope: (rope.dims, rope.neox),
+            gains,
+        };
+        let (caps, label, tokens) = (self.caps, &node.label, self.tokens);
         let y = self.slot_of(id);
         if tokens > 1 {
-            let append = format!("{label}.append");
-            let d = attention::rope_append(&append, a, kv, rope, gains, qkv, tokens);
-            self.dispatches.push(d);
-            let d = attention::prompt(label, a, kv, [qkv, y], tokens);
-            self.dispatches.push(d);
+            let both = attention::prompt(caps, label, &site, [qkv, y], tokens);
+            self.dispatches.extend(both);
             return Ok(y);
         }
-        let splits = attention::splits(caps, a, kv.stride * attention::PAGE);
+        let splits = attention::splits(caps, a, self.kv.stride * attention::PAGE);
         if splits == 1 {
-            let d = attention::decode(caps, label, a, kv, rope, gains, [qkv, y], tokens);
+            let d = attention::decode(caps, label, &site, [qkv, y], tokens);
             self.dispatches.push(d);
         } else {
             let parts = self.slot(tokens * a.heads * splits * (a.head_dim + 4));
-            let d = attention::decode(caps, label, a, kv, rope, gains, [qkv, parts], tokens);
+            let d = attention::decode(caps, label, &site, [qkv, parts], tokens);
             self.dispatches.push(d);
             let combine = format!("{label}.combine");
-            let d = attention::combine(caps, &combine, a, kv, [parts, y], tokens);
+            let d = attention::combine(caps, &combine, &site, [parts, y], tokens);
             self.dispatches.push(d);
         }
         Ok(y)
