@@ -269,7 +269,8 @@ pub fn decode(
         site.values(),
         Const::F(a.scale),
     ];
-    d.grid = [heads as u32, splits as u32, tokens as u32];
+    d.grid = [heads as u32, splits as u32, 1];
+    d.along_tokens(2, tokens, 1);
     d
 }
 
@@ -289,11 +290,8 @@ pub fn combine(
     d.set("WG", Const::U(wg));
     d.set("SPLITS", u(splits(caps, a, site.kv.stride * PAGE)));
     d.params = vec![u(a.heads), u(a.head_dim / 4)];
-    d.grid = [
-        ((a.heads * a.head_dim) as u32 / 4).div_ceil(wg),
-        tokens as u32,
-        1,
-    ];
+    d.grid[0] = ((a.heads * a.head_dim) as u32 / 4).div_ceil(wg);
+    d.along_tokens(1, tokens, 1);
     d
 }
 
@@ -320,7 +318,8 @@ pub fn prompt(
         site.bind_cache(&mut first, false);
         first.set("H", u(a.heads));
         first.params = vec![q_gain, k_gain, eps, stride, values];
-        first.grid = [(a.heads + 2 * a.kv_heads) as u32, tokens as u32, 1];
+        first.grid[0] = (a.heads + 2 * a.kv_heads) as u32;
+        first.along_tokens(1, tokens, 1);
 
         let mut d = Dispatch::new(&PROMPT, label);
         d.bind(qkv, Access::Read);
@@ -328,7 +327,8 @@ pub fn prompt(
         site.bind_cache(&mut d, false);
         site.set_scores(&mut d);
         d.params = vec![u(tokens), stride, values, Const::F(a.scale)];
-        d.grid = [a.heads as u32, (tokens as u32).div_ceil(32), 1];
+        d.grid[0] = a.heads as u32;
+        d.along_tokens(1, tokens, 32);
         return [first, d];
     };
     let team = lanes_team(lanes);
@@ -338,7 +338,8 @@ pub fn prompt(
     site.bind_cache(&mut first, true);
     first.set("H", u(a.heads));
     first.params = vec![k_gain, eps, stride, values];
-    first.grid = [2 * a.kv_heads as u32, tokens as u32, 1];
+    first.grid[0] = 2 * a.kv_heads as u32;
+    first.along_tokens(1, tokens, 1);
 
     let mut d = Dispatch::new(&PROMPT_LANES, label);
     d.reduce(team);
@@ -347,6 +348,7 @@ pub fn prompt(
     site.bind_cache(&mut d, true);
     site.set_scores(&mut d);
     d.params = vec![q_gain, eps, u(tokens), stride, values, Const::F(a.scale)];
-    d.grid = [a.heads as u32, (tokens as u32).div_ceil(8), 1];
+    d.grid[0] = a.heads as u32;
+    d.along_tokens(1, tokens, 8);
     [first, d]
 }

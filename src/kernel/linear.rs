@@ -422,18 +422,19 @@ pub fn matmul(
         bias,
         u(tokens),
     ];
-    let (rows, tokens) = (w.rows as u32, tokens as u32);
-    d.grid = match (caps.kind, lanes) {
+    let (rows, tile) = match (caps.kind, lanes) {
         (_, Some(lanes)) => {
             d.set("LANES", Const::U(lanes));
-            [rows.div_ceil(8 * lanes), tokens.div_ceil(8), 1]
+            (8 * lanes, 8)
         }
         (DeviceKind::Cpu, None) => {
             let wg = 16;
             d.set("WG", Const::U(wg));
-            [rows.div_ceil(4 * wg), tokens.div_ceil(4), 1]
+            (4 * wg, 4)
         }
-        _ => [rows.div_ceil(64), tokens.div_ceil(32), 1],
+        _ => (64, 32),
     };
+    d.grid[0] = (w.rows as u32).div_ceil(rows);
+    d.along_tokens(1, tokens, tile);
     d
 }

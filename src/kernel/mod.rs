@@ -135,8 +135,11 @@ pub struct Dispatch {
     pub bindings: Vec<(Resource, Access)>,
     /// Parameters, by the kernel's `params`.
     pub params: Vec<Const>,
-    /// Workgroups.
+    /// Workgroups, for as many tokens as the plan is for.
     pub grid: [u32; 3],
+    /// Which axis of the grid goes along the step's tokens, and how many a workgroup takes: a step
+    /// with fewer tokens launches fewer workgroups.
+    pub tokens: Option<(usize, u32)>,
 }
 
 impl Dispatch {
@@ -149,6 +152,7 @@ impl Dispatch {
             bindings: Vec::new(),
             params: Vec::new(),
             grid: [1, 1, 1],
+            tokens: None,
         }
     }
 
@@ -192,6 +196,12 @@ impl Dispatch {
             Const::U(v) => Some(v),
             _ => None,
         }
+    }
+
+    /// Lets axis `axis` of the grid go along `tokens` tokens, `each` of them to a workgroup.
+    pub fn along_tokens(&mut self, axis: usize, tokens: usize, each: u32) {
+        self.grid[axis] = (tokens as u32).div_ceil(each);
+        self.tokens = Some((axis, each));
     }
 
     /// Spreads `groups` workgroups over x and y within the adapter's limit.

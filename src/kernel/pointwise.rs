@@ -46,7 +46,8 @@ pub fn embed(label: &str, table: Weight, scale: f32, y: Resource, tokens: usize)
         p3,
         Const::F(scale),
     ];
-    d.grid = [groups.div_ceil(wg), tokens as u32, 1];
+    d.grid[0] = groups.div_ceil(wg);
+    d.along_tokens(1, tokens, 1);
     d
 }
 
@@ -109,7 +110,7 @@ fn norm(
     d.bind(Resource::Vectors, Access::Read);
     d.bind(y, Access::Write);
     d.params = vec![u(rows), u(cols / 4), u(gain), Const::F(eps)];
-    d.grid = [(rows as u32).div_ceil(team.wg / team.lanes), 1, 1];
+    d.along_tokens(0, rows, team.wg / team.lanes);
     d
 }
 

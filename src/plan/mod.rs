@@ -22,6 +22,8 @@ pub struct Plan {
     pub tokens: usize,
     /// Launches, in order.
     pub dispatches: Vec<Dispatch>,
+    /// How many of them serve every token; those after them serve the last row alone.
+    pub body: usize,
     /// Bytes of each activation buffer.
     pub slots: Vec<usize>,
     /// The buffer of the graph's result.
@@ -119,6 +121,7 @@ pub fn plan(graph: &Graph, caps: &Caps, kv: KvShape, tokens: usize) -> Result<Pl
         made: vec![None; graph.nodes.len()],
         slots: Vec::new(),
         dispatches: Vec::new(),
+        body: None,
     };
     let output = planner.value(graph.output())?;
     let shape = [
@@ -128,6 +131,7 @@ pub fn plan(graph: &Graph, caps: &Caps, kv: KvShape, tokens: usize) -> Result<Pl
     let Planner {
         slots,
         mut dispatches,
+        body,
         ..
     } = planner;
     let (slots, physical) = assign(&slots, &dispatches, output);
@@ -143,6 +147,7 @@ pub fn plan(graph: &Graph, caps: &Caps, kv: KvShape, tokens: usize) -> Result<Pl
     place(&mut output);
     Ok(Plan {
         tokens,
+        body: body.unwrap_or(dispatches.len()),
         dispatches,
         slots,
         output,
@@ -162,6 +167,8 @@ struct Planner<'a> {
     /// Bytes of each value's buffer, before buffers are shared.
     slots: Vec<usize>,
     dispatches: Vec<Dispatch>,
+    /// See [`Plan::body`], once the last row was taken.
+    body: Option<usize>,
 }
 
 impl Planner<'_> {
@@ -258,6 +265,7 @@ impl Planner<'_> {
             },
             Op::LastRow { x } => {
                 let from = self.value(*x)?;
+                self.body.get_or_insert(self.dispatches.len());
                 let y = self.slot_of(id);
                 let shape = [self.rows(*x), node.cols];
                 let d = pointwise::last_row(&node.label, from, y, shape);
