@@ -4,7 +4,7 @@
 // requires  K % 32 == 0      accumulates f32
 // why       16 sums stay in registers, weights are unpacked once for four tokens, inputs are the same for all
 //           lanes; on software drivers tiles in workgroup memory are 2 to 25 times slower (shaders/README.md)
-import package::weight::{Group, load, quants};
+import package::weight::{load, quants};
 import package::output::{store};
 override WG: u32;
 

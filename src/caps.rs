@@ -20,6 +20,8 @@ pub struct Caps {
     pub kind: DeviceKind,
     /// `shader-f16`: native half-precision arithmetic and storage.
     pub f16: bool,
+    /// 64-bit integers in shaders.
+    pub int64: bool,
     /// Smallest and largest subgroup size, where subgroup operations can be used.
     pub subgroups: Option<(u32, u32)>,
     /// 8x8 cooperative matrices, f16 inputs and f32 accumulators.
@@ -57,6 +59,7 @@ impl Caps {
         Self {
             kind: DeviceKind::Other,
             f16: false,
+            int64: false,
             subgroups: None,
             coop_matrix: false,
             max_binding: 128 << 20,

@@ -152,6 +152,7 @@ const FILES: &[(&str, &str)] = &[
     ("kv/f32", include_str!("../shaders/kv/f32.wgsl")),
     ("kv/f32_wide", include_str!("../shaders/kv/f32_wide.wgsl")),
     ("lib/cache", include_str!("../shaders/lib/cache.wgsl")),
+    ("lib/codes", include_str!("../shaders/lib/codes.wgsl")),
     (
         "lib/combine_add",
         include_str!("../shaders/lib/combine_add.wgsl"),
@@ -193,6 +194,11 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("lib/sampler", include_str!("../shaders/lib/sampler.wgsl")),
     ("lib/silu", include_str!("../shaders/lib/silu.wgsl")),
+    ("lib/words", include_str!("../shaders/lib/words.wgsl")),
+    (
+        "lib/words_wide",
+        include_str!("../shaders/lib/words_wide.wgsl"),
+    ),
     ("output/add", include_str!("../shaders/output/add.wgsl")),
     ("output/bias", include_str!("../shaders/output/bias.wgsl")),
     ("output/glu", include_str!("../shaders/output/glu.wgsl")),

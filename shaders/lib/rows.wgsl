@@ -3,7 +3,7 @@
 // vector serves four rows. Scales are applied to a group's sum, not to its elements. Accumulates f32.
 // Interface of every rows_* file: `rows` gives this invocation's ROWS rows from `first_row` on, summed over
 // its team; where `owns`, it stores them. Call in uniform control flow only.
-import package::weight::{Group, load, quants};
+import package::weight::{load, quants};
 import package::input::{raw, gained};
 import package::reduce::{LANES, sum, sum4};
 override WG: u32;

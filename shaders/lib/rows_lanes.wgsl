@@ -3,7 +3,7 @@
 // requires  LANES is the subgroup size, 4 or a multiple of 8; lanes are numbered by local index
 // why       there an invocation is a lane of a vector register. A load costs about a hundred cycles however many
 //           lanes want the same word, a shuffle one: so the lanes load the input together and pass it round
-import package::weight::{Group, load, quants};
+import package::weight::{load, quants};
 import package::input::{raw, gained};
 import package::reduce::{LANES, sum};
 override WG: u32;

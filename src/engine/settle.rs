@@ -79,6 +79,10 @@ fn step_down(caps: &mut Caps, before: &Caps, w: &Wrong, turned: &mut bool) -> Op
         caps.coop_matrix = false;
         return Some("cooperative matrices");
     }
+    if w.wgsl.contains("u64") && before.int64 {
+        caps.int64 = false;
+        return Some("64-bit integers");
+    }
     // Operations have a capital letter after the word; comments name subgroups, too.
     let operation = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
     if w.wgsl.split("subgroup").skip(1).any(operation) && before.subgroups.is_some() {

@@ -136,6 +136,7 @@ fn kind(ty: wgpu::DeviceType) -> DeviceKind {
 /// The features we use where an adapter has them.
 const WANTED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SHADER_INT64)
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
     .union(wgpu::Features::PIPELINE_CACHE);
@@ -150,6 +151,7 @@ fn caps(
     Caps {
         kind: kind(info.device_type),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        int64: features.contains(wgpu::Features::SHADER_INT64),
         subgroups: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
         coop_matrix,
         max_binding: limits.max_storage_buffer_binding_size,
@@ -437,7 +439,8 @@ impl Gpu {
     pub fn buffer(&self, label: &str, bytes: u64) -> wgpu::Buffer {
         self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
-            size: bytes.next_multiple_of(16).max(16),
+            // Kernels read by up to 32 bytes.
+            size: bytes.next_multiple_of(32).max(32),
             usage: wgpu::BufferUsages::STORAGE
                 | wgpu::BufferUsages::COPY_DST
                 | wgpu::BufferUsages::COPY_SRC,

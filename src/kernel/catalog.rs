@@ -58,7 +58,7 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
         // A second and a third format, different for each row.
         let other = |n: usize, id| weight(FORMATS[(i + n) % FORMATS.len()].dtype, id);
         let label = format.name;
-        all.push(pointwise::embed(label, w, 1.0, y, 1));
+        all.push(pointwise::embed(caps, label, w, 1.0, y, 1));
         for input in inputs {
             all.push(linear::matvec(caps, label, w, input, Output::Store, row));
         }
@@ -224,12 +224,14 @@ pub fn caps() -> Vec<(&'static str, Caps)> {
     let with = |kind, subgroups, f16| Caps {
         kind,
         f16,
+        int64: f16 && kind == Cpu,
         subgroups,
         ..base.clone()
     };
     vec![
         ("webgpu", base.clone()),
         ("software", with(Cpu, Some((8, 8)), true)),
+        ("software-4", with(Cpu, Some((4, 4)), false)),
         ("software-plain", with(Cpu, None, false)),
         ("subgroups-4", with(Integrated, Some((4, 4)), false)),
         ("subgroups-8-32", with(Integrated, Some((8, 32)), true)),

@@ -106,10 +106,32 @@ pub struct Weight {
     pub planes: [u32; 3],
 }
 
+/// Import names of a weight, and of its buffer in words.
+pub(super) const WEIGHT: [&str; 2] = ["weight", "words"];
+const WEIGHT_A: [&str; 2] = ["weight_a", "words_a"];
+const WEIGHT_B: [&str; 2] = ["weight_b", "words_b"];
+const WEIGHT_C: [&str; 2] = ["weight_c", "words_c"];
+
 impl Weight {
-    /// The module that reads this format.
-    pub(super) fn file(&self) -> &'static str {
-        Format::of(self.dtype).wgsl
+    /// Binds it, and says which modules read it.
+    pub(super) fn bind(
+        &self,
+        d: &mut Dispatch,
+        caps: &Caps,
+        [name, words]: [&'static str; 2],
+    ) {
+        let binding = vec![("BINDING", d.bind(self.resource, Access::Read))];
+        let format = Format::of(self.dtype);
+        if format.block == 1 {
+            // Plain numbers have no words.
+            d.module(name, format.wgsl, binding);
+            return;
+        }
+        // 32 bytes at once pay where a group has them side by side; elsewhere half would go to waste.
+        let wide = caps.software_lanes().is_some() && caps.int64 && format.planes[0].bytes == 32;
+        d.module(name, format.wgsl, vec![]);
+        let file = if wide { "lib/words_wide" } else { "lib/words" };
+        d.module(words, file, binding);
     }
 
     pub(super) fn planes(&self) -> [Const; 3] {
@@ -264,10 +286,16 @@ impl Rows {
         }
     }
 
-    fn bind(self, d: &mut Dispatch, [rows, weight]: [&'static str; 2], w: Weight) {
-        let binding = d.bind(w.resource, Access::Read);
+    fn bind(
+        self,
+        d: &mut Dispatch,
+        caps: &Caps,
+        rows: &'static str,
+        names: [&'static str; 2],
+        w: Weight,
+    ) {
         d.module(rows, self.file, vec![("WG", Const::U(self.team.wg))]);
-        d.module(weight, w.file(), vec![("BINDING", binding)]);
+        w.bind(d, caps, names);
     }
 
     fn groups(self, rows: usize) -> u32 {
@@ -288,7 +316,7 @@ pub fn matvec(
     let mut d = Dispatch::new(&MATVEC, label);
     d.team(rows.team);
     let [gain, post_gain, eps] = input.bind(&mut d);
-    rows.bind(&mut d, ["rows", "weight"], w);
+    rows.bind(&mut d, caps, "rows", WEIGHT, w);
     output.bind(&mut d, to.y);
     let [p1, p2, p3] = w.planes();
     let bias = u(output.bias() + w.first);
@@ -321,8 +349,8 @@ pub fn matvec_glu(
     let mut d = Dispatch::new(&MATVEC_GLU, label);
     d.team(rows.team);
     let [gain, post_gain, eps] = input.bind(&mut d);
-    rows.bind(&mut d, ["rows_a", "weight_a"], a);
-    rows.bind(&mut d, ["rows_b", "weight_b"], b);
+    rows.bind(&mut d, caps, "rows_a", WEIGHT_A, a);
+    rows.bind(&mut d, caps, "rows_b", WEIGHT_B, b);
     d.module("act", act_file(act), vec![]);
     let y = d.bind(y, Access::Write);
     d.set("Y", y);
@@ -359,12 +387,12 @@ pub fn matvec_qkv(
     let [gain, post_gain, eps] = input.bind(&mut d);
     d.params.push(u(weights[0].cols / 32));
     let names = [
-        ["rows_a", "weight_a"],
-        ["rows_b", "weight_b"],
-        ["rows_c", "weight_c"],
+        ("rows_a", WEIGHT_A),
+        ("rows_b", WEIGHT_B),
+        ("rows_c", WEIGHT_C),
     ];
-    for (w, names) in weights.iter().zip(names) {
-        rows.bind(&mut d, names, *w);
+    for (w, (module, names)) in weights.iter().zip(names) {
+        rows.bind(&mut d, caps, module, names, *w);
         d.params.push(u(w.rows));
         d.params.extend(w.planes());
     }
@@ -405,8 +433,7 @@ pub fn matmul(
     let mut d = Dispatch::new(kernel, label);
     d.bind(Resource::Step, Access::Read);
     d.bind(x, Access::Read);
-    let binding = d.bind(w.resource, Access::Read);
-    d.module("weight", w.file(), vec![("BINDING", binding)]);
+    w.bind(&mut d, caps, WEIGHT);
     output.bind(&mut d, to.y);
     let [p1, p2, p3] = w.planes();
     let first = u(to.first + w.first);

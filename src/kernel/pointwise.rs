@@ -1,6 +1,6 @@
 //! Kernels that touch each element about once: embedding, norms, sums.
 
-use super::linear::{Weight, act_file};
+use super::linear::{WEIGHT, Weight, act_file};
 use super::{Access, Dispatch, Kernel, Resource, Team, kernel, u};
 use crate::caps::Caps;
 use crate::graph::Act;
@@ -27,12 +27,11 @@ pub const BINARY: Kernel = kernel!("binary", ["n4"]);
 pub const LAST_ROW: Kernel = kernel!("last_row", ["rows", "d4"]);
 
 /// y `[tokens, D]` = scale · table`[token]`; one launch for each part of the table.
-pub fn embed(label: &str, table: Weight, scale: f32, y: Resource, tokens: usize) -> Dispatch {
+pub fn embed(caps: &Caps, label: &str, table: Weight, scale: f32, y: Resource, tokens: usize) -> Dispatch {
     let mut d = Dispatch::new(&EMBED, label);
     d.bind(Resource::Step, Access::Read);
     d.bind(y, Access::Write);
-    let binding = d.bind(table.resource, Access::Read);
-    d.module("weight", table.file(), vec![("BINDING", binding)]);
+    table.bind(&mut d, caps, WEIGHT);
     let wg = 32;
     d.set("WG", Const::U(wg));
     let groups = (table.cols / 32) as u32;

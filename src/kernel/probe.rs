@@ -95,6 +95,13 @@ impl Reader<'_> {
         self.constant(module, name) == Some(Const::B(true))
     }
 
+    /// The resource of a weight, which its words bind where it has any.
+    fn weight(&self, module: &str) -> Resource {
+        let words = module.replace("weight", "words");
+        let words = self.module(&words).map(|_| words);
+        self.bound(words.as_deref().unwrap_or(module), "BINDING")
+    }
+
     /// The resource bound as `name` of `module`.
     fn bound(&self, module: &str, name: &str) -> Resource {
         self.0.bindings[self.u(module, name) - 1].0
@@ -256,7 +263,7 @@ fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let (mut planes, mut floor) = (Vec::new(), 0f64);
     for ((_, module), rows) in names.iter().zip(&rows) {
         let (packed, p, values) = weight(random, r.module(module).unwrap_or(""), *rows, k);
-        buffers.push((r.bound(module, "BINDING"), packed));
+        buffers.push((r.weight(module), packed));
         planes.push(p.map(Const::U));
         products.push(reference::linear(&input, &values, k));
         floor = usual(&input, &values).max(floor);
@@ -377,7 +384,7 @@ fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let mut buffers = vec![
         (Resource::Step, step(tokens, tokens, 3, 0)),
         (dispatch.bindings[1].0, words(&input)),
-        (r.bound("weight", "BINDING"), packed),
+        (r.weight("weight"), packed),
     ];
     let vectors = normals(random, rows + 16);
     // With a bias the result is a matrix of its own width; otherwise it is as wide, too, so that
@@ -445,7 +452,7 @@ fn embed(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let buffers = vec![
         (Resource::Step, rows_of),
         (to, poison(tokens * k)),
-        (r.bound("weight", "BINDING"), packed),
+        (r.weight("weight"), packed),
     ];
     let grid = [(k / 32).div_ceil(r.u("", "WG")), tokens, 1];
     done(dispatch.clone(), params, grid, buffers, expect)

@@ -238,7 +238,7 @@ impl Planner<'_> {
             Op::Embed { table, scale } => {
                 let y = self.slot_of(id);
                 for part in self.weight(*table) {
-                    let d = pointwise::embed(&node.label, part, *scale, y, rows);
+                    let d = pointwise::embed(self.caps, &node.label, part, *scale, y, rows);
                     self.dispatches.push(d);
                 }
                 y
