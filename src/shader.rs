@@ -162,6 +162,14 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../shaders/lib/combine_glu.wgsl"),
     ),
     (
+        "lib/element_f16",
+        include_str!("../shaders/lib/element_f16.wgsl"),
+    ),
+    (
+        "lib/element_f32",
+        include_str!("../shaders/lib/element_f32.wgsl"),
+    ),
+    (
         "lib/gelu_tanh",
         include_str!("../shaders/lib/gelu_tanh.wgsl"),
     ),
@@ -170,6 +178,11 @@ const FILES: &[(&str, &str)] = &[
         "lib/head_lanes",
         include_str!("../shaders/lib/head_lanes.wgsl"),
     ),
+    (
+        "lib/matrix_16",
+        include_str!("../shaders/lib/matrix_16.wgsl"),
+    ),
+    ("lib/matrix_8", include_str!("../shaders/lib/matrix_8.wgsl")),
     (
         "lib/reduce_none",
         include_str!("../shaders/lib/reduce_none.wgsl"),

@@ -3,7 +3,7 @@
 use super::attention::{self, Gains, KvShape, KvType, Site};
 use super::linear::{self, Columns, Input, Output, Weight};
 use super::{Dispatch, Resource, pointwise, sample};
-use crate::caps::Caps;
+use crate::caps::{Caps, Precision};
 use crate::graph::{Act, Attention, NodeId};
 use crate::quant::FORMATS;
 use crate::tensor::DType;
@@ -226,7 +226,13 @@ pub fn caps() -> Vec<(&'static str, Caps)> {
         f16,
         int64: f16 && kind == Cpu,
         subgroups,
+        precision: Precision::Auto.resolve(kind, f16),
         ..base.clone()
+    };
+    let matrix = |lanes, side| Caps {
+        coop_matrix: Some(side),
+        workgroup_memory: 32 << 10,
+        ..with(Discrete, Some((lanes, lanes)), true)
     };
     vec![
         ("webgpu", base.clone()),
@@ -237,5 +243,7 @@ pub fn caps() -> Vec<(&'static str, Caps)> {
         ("subgroups-8-32", with(Integrated, Some((8, 32)), true)),
         ("subgroups-32", with(Discrete, Some((32, 32)), true)),
         ("subgroups-64", with(Discrete, Some((64, 64)), true)),
+        ("matrix-8", matrix(8, 8)),
+        ("matrix-16", matrix(32, 16)),
     ]
 }

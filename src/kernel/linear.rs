@@ -89,6 +89,14 @@ pub const MATMUL_TILE: Kernel = kernel!(
     ]
 );
 
+/// One product, many tokens, by matrix units.
+pub const MATMUL_MATRIX: Kernel = kernel!(
+    "matmul_matrix",
+    [
+        "groups", "rows", "plane1", "plane2", "plane3", "y_stride", "y_first", "bias", "tokens"
+    ]
+);
+
 /// A part of a weight as a kernel sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight {
@@ -114,12 +122,7 @@ const WEIGHT_C: [&str; 2] = ["weight_c", "words_c"];
 
 impl Weight {
     /// Binds it, and says which modules read it.
-    pub(super) fn bind(
-        &self,
-        d: &mut Dispatch,
-        caps: &Caps,
-        [name, words]: [&'static str; 2],
-    ) {
+    pub(super) fn bind(&self, d: &mut Dispatch, caps: &Caps, [name, words]: [&'static str; 2]) {
         let binding = vec![("BINDING", d.bind(self.resource, Access::Read))];
         let format = Format::of(self.dtype);
         if format.block == 1 {
@@ -424,13 +427,8 @@ pub fn matmul(
     to: Columns,
     tokens: usize,
 ) -> Dispatch {
-    let lanes = caps.software_lanes();
-    let kernel = match (caps.kind, lanes) {
-        (_, Some(_)) => &MATMUL_LANES,
-        (DeviceKind::Cpu, None) => &MATMUL_DIRECT,
-        _ => &MATMUL_TILE,
-    };
-    let mut d = Dispatch::new(kernel, label);
+    let way = Matmul::of(caps);
+    let mut d = Dispatch::new(way.kernel(), label);
     d.bind(Resource::Step, Access::Read);
     d.bind(x, Access::Read);
     w.bind(&mut d, caps, WEIGHT);
@@ -449,19 +447,75 @@ pub fn matmul(
         bias,
         u(tokens),
     ];
-    let (rows, tile) = match (caps.kind, lanes) {
-        (_, Some(lanes)) => {
-            d.set("LANES", Const::U(lanes));
-            (8 * lanes, 8)
-        }
-        (DeviceKind::Cpu, None) => {
-            let wg = 16;
-            d.set("WG", Const::U(wg));
-            (4 * wg, 4)
-        }
-        _ => (64, 32),
-    };
+    let (rows, tile) = way.tile(&mut d);
     d.grid[0] = (w.rows as u32).div_ceil(rows);
     d.along_tokens(1, tokens, tile);
     d
+}
+
+/// How a mat-mul is made on an adapter.
+#[derive(Clone, Copy, Debug)]
+enum Matmul {
+    /// By matrix units of this side, in subgroups of so many lanes.
+    Matrix(u32, u32),
+    /// By so many lanes of a software driver.
+    Lanes(u32),
+    /// In registers alone.
+    Direct,
+    /// By tiles in workgroup memory, in half precision or single.
+    Tile(bool),
+}
+
+impl Matmul {
+    fn of(caps: &Caps) -> Self {
+        match (caps.matrix_units(), caps.software_lanes(), caps.kind) {
+            (Some((side, lanes)), ..) => Self::Matrix(side, lanes),
+            (_, Some(lanes), _) => Self::Lanes(lanes),
+            (.., DeviceKind::Cpu) => Self::Direct,
+            _ => Self::Tile(caps.uses_f16()),
+        }
+    }
+
+    fn kernel(self) -> &'static Kernel {
+        match self {
+            Self::Matrix(..) => &MATMUL_MATRIX,
+            Self::Lanes(_) => &MATMUL_LANES,
+            Self::Direct => &MATMUL_DIRECT,
+            Self::Tile(_) => &MATMUL_TILE,
+        }
+    }
+
+    /// Says how in a launch; returns the rows and tokens of a workgroup.
+    fn tile(self, d: &mut Dispatch) -> (u32, u32) {
+        match self {
+            Self::Matrix(side, lanes) => {
+                d.set("LANES", Const::U(lanes));
+                let file = if side == 8 {
+                    "lib/matrix_8"
+                } else {
+                    "lib/matrix_16"
+                };
+                d.module("matrix", file, vec![]);
+                (64, 4 * side)
+            }
+            Self::Lanes(lanes) => {
+                d.set("LANES", Const::U(lanes));
+                (8 * lanes, 8)
+            }
+            Self::Direct => {
+                let wg = 16;
+                d.set("WG", Const::U(wg));
+                (4 * wg, 4)
+            }
+            Self::Tile(half) => {
+                let file = if half {
+                    "lib/element_f16"
+                } else {
+                    "lib/element_f32"
+                };
+                d.module("element", file, vec![]);
+                (64, 32)
+            }
+        }
+    }
 }

@@ -49,6 +49,7 @@ pub const KERNELS: &[&Kernel] = &[
     &attention::ROPE_APPEND,
     &linear::MATMUL_DIRECT,
     &linear::MATMUL_LANES,
+    &linear::MATMUL_MATRIX,
     &linear::MATMUL_TILE,
     &linear::MATVEC,
     &linear::MATVEC_GLU,

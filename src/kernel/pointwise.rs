@@ -27,7 +27,14 @@ pub const BINARY: Kernel = kernel!("binary", ["n4"]);
 pub const LAST_ROW: Kernel = kernel!("last_row", ["rows", "d4"]);
 
 /// y `[tokens, D]` = scale · table`[token]`; one launch for each part of the table.
-pub fn embed(caps: &Caps, label: &str, table: Weight, scale: f32, y: Resource, tokens: usize) -> Dispatch {
+pub fn embed(
+    caps: &Caps,
+    label: &str,
+    table: Weight,
+    scale: f32,
+    y: Resource,
+    tokens: usize,
+) -> Dispatch {
     let mut d = Dispatch::new(&EMBED, label);
     d.bind(Resource::Step, Access::Read);
     d.bind(y, Access::Write);
