@@ -161,6 +161,7 @@ const FILES: &[(&str, &str)] = &[
         "lib/combine_glu",
         include_str!("../shaders/lib/combine_glu.wgsl"),
     ),
+    ("lib/eight", include_str!("../shaders/lib/eight.wgsl")),
     (
         "lib/element_f16",
         include_str!("../shaders/lib/element_f16.wgsl"),
@@ -201,6 +202,10 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../shaders/lib/rope_lanes.wgsl"),
     ),
     ("lib/rows", include_str!("../shaders/lib/rows.wgsl")),
+    (
+        "lib/rows_int8",
+        include_str!("../shaders/lib/rows_int8.wgsl"),
+    ),
     (
         "lib/rows_lanes",
         include_str!("../shaders/lib/rows_lanes.wgsl"),

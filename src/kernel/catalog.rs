@@ -1,7 +1,7 @@
 //! Every variant we ship, as launches: what the tests and the benches walk.
 
 use super::attention::{self, Gains, KvShape, KvType, Site};
-use super::linear::{self, Columns, Input, Output, Weight};
+use super::linear::{self, Columns, Input, Inputs, Output, Weight};
 use super::{Dispatch, Resource, pointwise, sample};
 use crate::caps::{Caps, Precision};
 use crate::graph::{Act, Attention, NodeId};
@@ -53,6 +53,16 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
         Output::Glu(b, Act::GeluTanh),
         Output::Softcap(30.0),
     ];
+    let inputs_of = |w: &Weight| {
+        if linear::wants_eight(caps, w) {
+            Inputs::Eight(x, s)
+        } else {
+            Inputs::Plain(x)
+        }
+    };
+    if caps.precision == Precision::Int8 {
+        all.push(linear::quantize("quantize", x, [y, s], [4, 64]));
+    }
     for (i, format) in FORMATS.iter().enumerate() {
         let w = weight(format.dtype, 0);
         // A second and a third format, different for each row.
@@ -84,7 +94,15 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             stride: 64,
             first: 0,
         };
-        all.push(linear::matmul(caps, label, w, x, Output::Store, to, 32));
+        all.push(linear::matmul(
+            caps,
+            label,
+            w,
+            inputs_of(&w),
+            Output::Store,
+            to,
+            32,
+        ));
     }
     for output in &outputs[1..] {
         for dtype in [DType::Q4_1, DType::Q6_K] {
@@ -95,7 +113,15 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
                 first: 0,
             };
             all.push(linear::matvec(caps, "output", w, inputs[0], *output, row));
-            all.push(linear::matmul(caps, "output", w, x, *output, to, 32));
+            all.push(linear::matmul(
+                caps,
+                "output",
+                w,
+                inputs_of(&w),
+                *output,
+                to,
+                32,
+            ));
         }
     }
     // Teams of every width: fewer groups than lanes, and odd numbers of them.
@@ -219,7 +245,7 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
 /// Abilities that differ in every way the launches look at: a software driver, a browser without
 /// options, GPUs with subgroups of 4, 8, 32 and 64.
 pub fn caps() -> Vec<(&'static str, Caps)> {
-    use crate::caps::DeviceKind::{Cpu, Discrete, Integrated};
+    use crate::caps::DeviceKind::{Cpu, Discrete, Integrated, Other};
     let base = Caps::webgpu_default();
     let with = |kind, subgroups, f16| Caps {
         kind,
@@ -228,6 +254,10 @@ pub fn caps() -> Vec<(&'static str, Caps)> {
         subgroups,
         precision: Precision::Auto.resolve(kind, f16),
         ..base.clone()
+    };
+    let int8 = |kind, subgroups| Caps {
+        precision: Precision::Int8,
+        ..with(kind, subgroups, false)
     };
     let matrix = |lanes, side| Caps {
         coop_matrix: Some(side),
@@ -243,6 +273,8 @@ pub fn caps() -> Vec<(&'static str, Caps)> {
         ("subgroups-8-32", with(Integrated, Some((8, 32)), true)),
         ("subgroups-32", with(Discrete, Some((32, 32)), true)),
         ("subgroups-64", with(Discrete, Some((64, 64)), true)),
+        ("int8", int8(Discrete, Some((32, 32)))),
+        ("int8-plain", int8(Other, None)),
         ("matrix-8", matrix(8, 8)),
         ("matrix-16", matrix(32, 16)),
     ]

@@ -1,7 +1,7 @@
 //! Products with quantised weights: mat-vecs for one token, mat-muls for many.
 
 use super::{Access, Dispatch, Kernel, Resource, Team, kernel, u};
-use crate::caps::{Caps, DeviceKind};
+use crate::caps::{Caps, DeviceKind, Precision};
 use crate::graph::Act;
 use crate::quant::Format;
 use crate::shader::Const;
@@ -89,6 +89,17 @@ pub const MATMUL_TILE: Kernel = kernel!(
     ]
 );
 
+/// One product, many tokens, of activations in eight bits.
+pub const MATMUL_INT8: Kernel = kernel!(
+    "matmul_int8",
+    [
+        "groups", "rows", "plane1", "plane2", "plane3", "y_stride", "y_first", "bias", "tokens"
+    ]
+);
+
+/// Activations in eight bits, for [`MATMUL_INT8`].
+pub const QUANTIZE: Kernel = kernel!("quantize", ["halves"]);
+
 /// One product, many tokens, by matrix units.
 pub const MATMUL_MATRIX: Kernel = kernel!(
     "matmul_matrix",
@@ -125,7 +136,7 @@ impl Weight {
     pub(super) fn bind(&self, d: &mut Dispatch, caps: &Caps, [name, words]: [&'static str; 2]) {
         let binding = vec![("BINDING", d.bind(self.resource, Access::Read))];
         let format = Format::of(self.dtype);
-        if format.block == 1 {
+        if !self.has_integers() {
             // Plain numbers have no words.
             d.module(name, format.wgsl, binding);
             return;
@@ -135,6 +146,11 @@ impl Weight {
         d.module(name, format.wgsl, vec![]);
         let file = if wide { "lib/words_wide" } else { "lib/words" };
         d.module(words, file, binding);
+    }
+
+    /// Whether its elements are integers under their scales.
+    fn has_integers(&self) -> bool {
+        Format::of(self.dtype).block > 1
     }
 
     pub(super) fn planes(&self) -> [Const; 3] {
@@ -263,29 +279,32 @@ pub(super) fn act_file(act: Act) -> &'static str {
     }
 }
 
-/// How a mat-vec's rows are made: the module, and how many each workgroup makes.
+/// How a mat-vec's rows are made: by which team, and how many each workgroup makes.
 #[derive(Clone, Copy, Debug)]
 struct Rows {
-    file: &'static str,
     team: Team,
+    /// By lanes of a software driver, each for itself.
+    lanes: bool,
+    /// Of an input in eight bits.
+    eight: bool,
     block: u32,
 }
 
 impl Rows {
     fn new(caps: &Caps, cols: usize) -> Self {
         let team = Team::rows(caps, cols / 32);
-        if caps.software_lanes().is_some() {
-            Self {
-                file: "lib/rows_lanes",
-                team,
-                block: 8 * team.wg,
-            }
+        let eight = caps.precision == Precision::Int8;
+        let lanes = caps.software_lanes().is_some() && !eight;
+        let block = if lanes {
+            8 * team.wg
         } else {
-            Self {
-                file: "lib/rows",
-                team,
-                block: 4 * (team.wg / team.lanes),
-            }
+            4 * (team.wg / team.lanes)
+        };
+        Self {
+            team,
+            lanes,
+            eight,
+            block,
         }
     }
 
@@ -297,7 +316,12 @@ impl Rows {
         names: [&'static str; 2],
         w: Weight,
     ) {
-        d.module(rows, self.file, vec![("WG", Const::U(self.team.wg))]);
+        let file = match (self.lanes, self.eight && w.has_integers()) {
+            (true, _) => "lib/rows_lanes",
+            (false, true) => "lib/rows_int8",
+            (false, false) => "lib/rows",
+        };
+        d.module(rows, file, vec![("WG", Const::U(self.team.wg))]);
         w.bind(d, caps, names);
     }
 
@@ -417,20 +441,63 @@ pub struct Columns {
     pub first: usize,
 }
 
+/// What a mat-mul multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// x `[T, K]`.
+    Plain(Resource),
+    /// x in eight bits: codes `[T, K]` and scales `[T, K / 16]`, as [`quantize`] leaves them.
+    Eight(Resource, Resource),
+}
+
+/// Whether a mat-mul with `w` wants its input in eight bits.
+pub fn wants_eight(caps: &Caps, w: &Weight) -> bool {
+    caps.precision == Precision::Int8 && w.has_integers()
+}
+
+/// codes `[T, K]` and scales `[T, K / 16]` = x`[T, K]` in eight bits, T = `tokens`, K = `cols`.
+pub fn quantize(
+    label: &str,
+    x: Resource,
+    [codes, scales]: [Resource; 2],
+    [tokens, cols]: [usize; 2],
+) -> Dispatch {
+    let mut d = Dispatch::new(&QUANTIZE, label);
+    d.bind(Resource::Step, Access::Read);
+    d.bind(x, Access::Read);
+    d.bind(codes, Access::Write);
+    d.bind(scales, Access::Write);
+    let wg = 32;
+    d.set("WG", Const::U(wg));
+    d.params = vec![u(cols / 16)];
+    d.grid[0] = (cols as u32 / 16).div_ceil(wg);
+    d.along_tokens(1, tokens, 1);
+    d
+}
+
 /// y`[T, first ..]` = output(x`[T, K]` · Wᵀ), T = `tokens`.
 pub fn matmul(
     caps: &Caps,
     label: &str,
     w: Weight,
-    x: Resource,
+    x: Inputs,
     output: Output,
     to: Columns,
     tokens: usize,
 ) -> Dispatch {
-    let way = Matmul::of(caps);
+    let way = match x {
+        Inputs::Plain(_) => Matmul::of(caps),
+        Inputs::Eight(..) => Matmul::Int8,
+    };
     let mut d = Dispatch::new(way.kernel(), label);
     d.bind(Resource::Step, Access::Read);
-    d.bind(x, Access::Read);
+    match x {
+        Inputs::Plain(x) => drop(d.bind(x, Access::Read)),
+        Inputs::Eight(codes, scales) => {
+            d.bind(codes, Access::Read);
+            d.bind(scales, Access::Read);
+        }
+    }
     w.bind(&mut d, caps, WEIGHT);
     output.bind(&mut d, to.y);
     let [p1, p2, p3] = w.planes();
@@ -462,6 +529,8 @@ enum Matmul {
     Lanes(u32),
     /// In registers alone.
     Direct,
+    /// By tiles of bytes in workgroup memory.
+    Int8,
     /// By tiles in workgroup memory, in half precision or single.
     Tile(bool),
 }
@@ -481,6 +550,7 @@ impl Matmul {
             Self::Matrix(..) => &MATMUL_MATRIX,
             Self::Lanes(_) => &MATMUL_LANES,
             Self::Direct => &MATMUL_DIRECT,
+            Self::Int8 => &MATMUL_INT8,
             Self::Tile(_) => &MATMUL_TILE,
         }
     }
@@ -507,6 +577,7 @@ impl Matmul {
                 d.set("WG", Const::U(wg));
                 (4 * wg, 4)
             }
+            Self::Int8 => (64, 32),
             Self::Tile(half) => {
                 let file = if half {
                     "lib/element_f16"

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::caps::{Caps, DeviceKind};
+use crate::caps::{Caps, DeviceKind, Precision};
 use crate::shader::{ComposeError, Const, Consts, Dialect, Variant, compose};
 
 pub mod attention;
@@ -48,12 +48,14 @@ pub const KERNELS: &[&Kernel] = &[
     &attention::PROMPT_LANES,
     &attention::ROPE_APPEND,
     &linear::MATMUL_DIRECT,
+    &linear::MATMUL_INT8,
     &linear::MATMUL_LANES,
     &linear::MATMUL_MATRIX,
     &linear::MATMUL_TILE,
     &linear::MATVEC,
     &linear::MATVEC_GLU,
     &linear::MATVEC_QKV,
+    &linear::QUANTIZE,
     &pointwise::ADD_NORM,
     &pointwise::BINARY,
     &pointwise::EMBED,
@@ -271,7 +273,8 @@ impl Team {
     /// lanes can pass each other values, the team is what shares the input. On a GPU a team strides
     /// over the groups, as wide as still keeps most of its lanes busy.
     pub fn rows(caps: &Caps, groups: usize) -> Self {
-        if let Some(lanes) = caps.software_lanes() {
+        let eight = caps.precision == Precision::Int8;
+        if let Some(lanes) = caps.software_lanes().filter(|_| !eight) {
             return Self {
                 file: REDUCE_SUBGROUP,
                 lanes,

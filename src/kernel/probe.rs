@@ -37,11 +37,43 @@ pub struct Expected {
     pub first: usize,
     /// The values.
     pub values: Vec<f64>,
-    /// Stored as packed halves.
-    pub half: bool,
+    /// How they are stored.
+    pub kind: Kind,
     /// Errors are shares of the largest value, or of this where that is less: what a sum of
     /// products comes to when its terms don't happen to cancel.
     pub floor: f64,
+}
+
+/// How a value is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A float in a word.
+    Float,
+    /// Halves, two to a word.
+    Half,
+    /// Signed bytes, four to a word.
+    Byte,
+}
+
+impl Kind {
+    /// Values in a word.
+    pub fn per_word(self) -> usize {
+        match self {
+            Self::Float => 1,
+            Self::Half => 2,
+            Self::Byte => 4,
+        }
+    }
+
+    /// Value `i` of a buffer of such values.
+    pub fn read(self, words: &[u32], i: usize) -> Option<f64> {
+        let word = *words.get(i / self.per_word())?;
+        Some(match self {
+            Self::Float => f64::from(f32::from_bits(word)),
+            Self::Half => half::f16::from_bits((word >> (16 * (i % 2))) as u16).to_f64(),
+            Self::Byte => f64::from((word >> (8 * (i % 4))) as i8),
+        })
+    }
 }
 
 /// The word that buffers are filled with where a kernel must write (a NaN as f32).
@@ -181,7 +213,7 @@ fn floats(resource: Resource, first: usize, values: Vec<f64>) -> Expected {
         resource,
         first,
         values,
-        half: false,
+        kind: Kind::Float,
         floor: 1e-3,
     }
 }
@@ -202,9 +234,8 @@ pub fn probe(dispatch: &Dispatch, seed: u64) -> Probe {
     let r = Reader(dispatch);
     match dispatch.kernel.name {
         "matvec" | "matvec_glu" | "matvec_qkv" => matvec(dispatch, &r, &mut random),
-        "matmul_direct" | "matmul_lanes" | "matmul_matrix" | "matmul_tile" => {
-            matmul(dispatch, &r, &mut random)
-        }
+        "quantize" => quantize(dispatch, &r, &mut random),
+        name if name.starts_with("matmul_") => matmul(dispatch, &r, &mut random),
         "embed" => embed(dispatch, &r, &mut random),
         "rms_norm" | "add_norm" => norm(dispatch, &r, &mut random),
         "append_lanes"
@@ -267,7 +298,12 @@ fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
         let (packed, p, values) = weight(random, r.module(module).unwrap_or(""), *rows, k);
         buffers.push((r.weight(module), packed));
         planes.push(p.map(Const::U));
-        products.push(reference::linear(&input, &values, k));
+        let rows_module = module.replace("weight", "rows");
+        if r.module(&rows_module) == Some("lib/rows_int8") {
+            products.push(reference::linear(&eight(&input).2, &values, k));
+        } else {
+            products.push(reference::linear(&input, &values, k));
+        }
         floor = usual(&input, &values).max(floor);
     }
     let total: usize = rows.iter().sum();
@@ -322,7 +358,56 @@ fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
         // Two dimensions, as a large vocabulary takes them.
         _ => [rows[0].div_ceil(teams).div_ceil(2), 2, 1],
     };
-    done(dispatch.clone(), params, grid, buffers, expect)
+    let mut probe = done(dispatch.clone(), params, grid, buffers, expect);
+    let modules = &dispatch.variant.modules;
+    if modules.iter().any(|(_, file, _)| *file == "lib/rows_int8") {
+        // A code that lies between two may be rounded either way.
+        probe.tolerance = 5e-3;
+    }
+    probe
+}
+
+/// x in eight bits as `shaders/lib/eight.wgsl` has it: codes, scales as (step, sum of the codes) of
+/// each 16, and what they stand for.
+fn eight(x: &[f64]) -> (Vec<i8>, Vec<[f64; 2]>, Vec<f64>) {
+    let (mut codes, mut scales, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    for half in x.chunks_exact(16) {
+        let top = half.iter().fold(0f64, |top, v| top.max(v.abs()));
+        let steps = if top > 0.0 { 127.0 / top } else { 0.0 };
+        let q: Vec<f64> = half.iter().map(|v| (v * steps).round_ties_even()).collect();
+        scales.push([top / 127.0, q.iter().sum()]);
+        values.extend(q.iter().map(|q| q * top / 127.0));
+        codes.extend(q.iter().map(|q| *q as i8));
+    }
+    (codes, scales, values)
+}
+
+fn quantize(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
+    let k = 16 * (1 + random.below(40));
+    let rows = 1 + random.below(6);
+    let live = 1 + random.below(rows);
+    let mut x = normals(random, rows * k);
+    // Sixteen zeros have codes, too.
+    x[..16].fill(0.0);
+    let (codes, scales, _) = eight(&wide(&x[..live * k]));
+    let [from, to, scale] = [1, 2, 3].map(|i| dispatch.bindings[i].0);
+    let buffers = vec![
+        (Resource::Step, step(rows, live, 0, 0)),
+        (from, words(&x)),
+        (to, poison(rows * k / 4 + 3)),
+        (scale, poison(rows * k / 8 + 3)),
+    ];
+    let codes = Expected {
+        kind: Kind::Byte,
+        ..floats(to, 0, codes.into_iter().map(f64::from).collect())
+    };
+    let scales = floats(scale, 0, scales.concat());
+    let grid = [(k / 16).div_ceil(r.u("", "WG")), rows, 1];
+    let params = vec![u(k / 16)];
+    let mut probe = done(dispatch.clone(), params, grid, buffers, vec![codes, scales]);
+    // A code that lies between two may be rounded either way.
+    probe.tolerance = 0.01;
+    probe
 }
 
 /// What an output module makes of `y`, at elements `first` on; rows of bias from `bias` on.
@@ -381,13 +466,23 @@ fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let tokens = 1 + random.below(70);
     let (packed, planes, values) = weight(random, file, rows, k);
     let input = normals(random, tokens * k);
-    let x = wide(&input);
-    let mut y = reference::linear(&x, &values, k);
+    let mut x = wide(&input);
     let mut buffers = vec![
         (Resource::Step, step(tokens, tokens, 3, 0)),
-        (dispatch.bindings[1].0, words(&input)),
         (r.weight("weight"), packed),
     ];
+    let inputs = [1, 2].map(|i| dispatch.bindings[i].0);
+    if dispatch.kernel.name == "matmul_int8" {
+        let (codes, scales, rounded) = eight(&x);
+        let scales: Vec<f32> = scales.as_flattened().iter().map(|s| *s as f32).collect();
+        let codes: Vec<u8> = codes.into_iter().map(|c| c as u8).collect();
+        buffers.push((inputs[0], bytemuck::pod_collect_to_vec(&codes)));
+        buffers.push((inputs[1], words(&scales)));
+        x = rounded;
+    } else {
+        buffers.push((inputs[0], words(&input)));
+    }
+    let mut y = reference::linear(&x, &values, k);
     let vectors = normals(random, rows + 16);
     // With a bias the result is a matrix of its own width; otherwise it is as wide, too, so that
     // the residual and the gate have its shape.
@@ -594,6 +689,7 @@ fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let name = dispatch.kernel.name;
     let (h, kv, hd) = (r.u("", "H"), r.u("cache", "KV"), r.u("cache", "HD"));
     let half = matches!(r.module("kv"), Some("kv/f16" | "kv/f16_wide"));
+    let kind = if half { Kind::Half } else { Kind::Float };
     let decode = matches!(name, "attention_decode" | "attention_decode_lanes");
     let attends = decode || matches!(name, "attention_prompt" | "attention_prompt_lanes");
     let appends = matches!(name, "append_lanes" | "rope_append") || decode;
@@ -698,7 +794,7 @@ fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
             resource: kv_resource,
             first: to,
             values,
-            half,
+            kind,
             floor: 1e-3,
         });
     };

@@ -11,7 +11,7 @@ use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
 use crate::kernel::attention::{self, Gains, KvShape, Site};
-use crate::kernel::linear::{self, Columns, Input, Output, Weight};
+use crate::kernel::linear::{self, Columns, Input, Inputs, Output, Weight};
 use crate::kernel::{Dispatch, Resource, pointwise};
 use crate::quant::Layout;
 
@@ -119,6 +119,7 @@ pub fn plan(graph: &Graph, caps: &Caps, kv: KvShape, tokens: usize) -> Result<Pl
         weights,
         uses: graph.uses(),
         made: vec![None; graph.nodes.len()],
+        eights: vec![None; graph.nodes.len()],
         slots: Vec::new(),
         dispatches: Vec::new(),
         body: None,
@@ -164,6 +165,8 @@ struct Planner<'a> {
     uses: Vec<usize>,
     /// Buffers of values made already.
     made: Vec<Option<Resource>>,
+    /// Values made already in eight bits.
+    eights: Vec<Option<Inputs>>,
     /// Bytes of each value's buffer, before buffers are shared.
     slots: Vec<usize>,
     dispatches: Vec<Dispatch>,
@@ -352,6 +355,29 @@ impl Planner<'_> {
         })
     }
 
+    /// How a mat-mul with these parts takes its input; in eight bits it is made once for all who want
+    /// it so.
+    fn inputs(&mut self, x: NodeId, parts: &[Weight]) -> Result<Inputs> {
+        let x = self.through(x);
+        let plain = self.value(x)?;
+        if !parts.iter().all(|w| linear::wants_eight(self.caps, w)) {
+            return Ok(Inputs::Plain(plain));
+        }
+        if let Some(made) = self.eights[x.0] {
+            return Ok(made);
+        }
+        let node = self.graph.node(x);
+        let elements = self.rows(x) * node.cols;
+        let (codes, scales) = (self.slot(elements / 4), self.slot(elements / 8));
+        let label = format!("{}.int8", node.label);
+        let shape = [self.rows(x), node.cols];
+        let d = linear::quantize(&label, plain, [codes, scales], shape);
+        self.dispatches.push(d);
+        let made = Inputs::Eight(codes, scales);
+        self.eights[x.0] = Some(made);
+        Ok(made)
+    }
+
     /// A product into a buffer of its own.
     fn linear(&mut self, id: NodeId, output: Output) -> Result<Resource> {
         let id = self.through(id);
@@ -384,7 +410,7 @@ impl Planner<'_> {
                 self.dispatches.push(d);
             }
         } else {
-            let x = self.value(x)?;
+            let x = self.inputs(x, &parts)?;
             for part in parts {
                 let d = linear::matmul(self.caps, &node.label, part, x, output, to, self.tokens);
                 self.dispatches.push(d);
