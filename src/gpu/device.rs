@@ -36,6 +36,10 @@ pub struct AdapterInfo {
     pub workgroup_memory: u32,
     /// Invocations of a workgroup.
     pub max_invocations: u32,
+    /// Storage buffers that one kernel may bind.
+    pub max_storage_buffers: u32,
+    /// Workgroups in one dimension of a dispatch.
+    pub max_groups: u32,
 }
 
 impl fmt::Display for AdapterInfo {
@@ -178,6 +182,8 @@ fn describe(index: usize, info: &wgpu::AdapterInfo, caps: &Caps) -> AdapterInfo 
         max_buffer: caps.max_buffer,
         workgroup_memory: caps.workgroup_memory,
         max_invocations: caps.max_invocations,
+        max_storage_buffers: caps.max_storage_buffers,
+        max_groups: caps.max_groups,
     }
 }
 
@@ -226,6 +232,7 @@ impl Gpu {
             Some(wanted) => wanted
                 .parse()
                 .ok()
+                .filter(|index| *index < found.len())
                 .or_else(|| {
                     let wanted = wanted.to_lowercase();
                     found
