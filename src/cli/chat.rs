@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use clap::Args;
 use rustyline::error::ReadlineError;
-use rustyline::{Cmd, DefaultEditor, KeyCode, KeyEvent, Modifiers};
+use rustyline::{Behavior, Cmd, Config, DefaultEditor, KeyCode, KeyEvent, Modifiers};
 
 use super::sampling::SamplingArgs;
 use super::{
@@ -59,9 +59,7 @@ impl Chat {
         let stop = Arc::new(AtomicBool::new(false));
         // A script's Ctrl-C ends it as any program; a person's stops the answer.
         if io::stdin().is_terminal() {
-            let seen = Arc::clone(&stop);
-            ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed))
-                .context("cannot watch for Ctrl-C")?;
+            progress::on_ctrl_c(&stop)?;
         }
         let mut input = Input::new()?;
         tell(&format!(
@@ -121,13 +119,21 @@ struct Input {
 
 impl Input {
     fn new() -> anyhow::Result<Self> {
-        let mut editor = DefaultEditor::new().context("cannot use this terminal")?;
+        let person = io::stdin().is_terminal();
+        // Answers may go to a file: what is typed, and the prompts, belong to the terminal.
+        let behavior = if person && !io::stdout().is_terminal() {
+            Behavior::PreferTerm
+        } else {
+            Behavior::Stdio
+        };
+        let config = Config::builder().behavior(behavior).build();
+        let mut editor = DefaultEditor::with_config(config).context("cannot use this terminal")?;
         let alt_enter = KeyEvent(KeyCode::Enter, Modifiers::ALT);
         editor.bind_sequence(alt_enter, Cmd::Newline);
         let history = crate::hub::Home::from_env()
             .ok()
             .map(|home| home.root().join("history.txt"))
-            .filter(|_| io::stdin().is_terminal());
+            .filter(|_| person);
         if let Some(file) = &history {
             // A first conversation has no history yet.
             let _ = editor.load_history(file);

