@@ -235,12 +235,19 @@ impl Session {
     }
 
     /// Asks, and streams the answer. Both become part of the conversation; an answer that is
-    /// dropped early stays as far as it was read.
+    /// dropped early stays as far as it was read, and one that said nothing leaves it with its
+    /// question when the next is asked.
     ///
     /// # Errors
     /// Where the model has no chat template, the conversation does not fit the context, or a bias is
     /// for no token; the question is then no part of the conversation.
     pub fn ask(&mut self, question: &str, options: &Options) -> Result<Answer<'_>> {
+        if let [.., asked, said] = self.messages.as_slice()
+            && asked.role == Role::User
+            && *said == Message::new(Role::Assistant, "")
+        {
+            self.messages.truncate(self.messages.len() - 2);
+        }
         self.messages.push(Message::new(Role::User, question));
         let encoded = match &self.model.template {
             Some(template) => template.encode(&self.model.tokenizer, &self.messages),

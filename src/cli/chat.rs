@@ -1,9 +1,12 @@
 //! `omnimini chat`: a conversation in the terminal.
 
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use anyhow::Context;
 use clap::Args;
@@ -17,7 +20,7 @@ use super::{
 use crate::engine::LoadOptions;
 use crate::format::Checkpoint;
 use crate::gpu::Gpu;
-use crate::session::{Options, Session};
+use crate::session::{Answer, Delta, Options, Session};
 
 /// Arguments of `chat`.
 #[derive(Debug, Args)]
@@ -223,16 +226,14 @@ fn say(
     stop.store(false, Ordering::Relaxed);
     let mut answer = session.ask(text, options)?;
     let stopped = loop {
-        match answer.next() {
-            Ok(Some(delta)) => print_said(&delta.text)?,
-            Ok(None) => break false,
-            Err(e) => {
+        match next(&mut answer, stop) {
+            None => break true,
+            Some(Ok(Some(delta))) => print_said(&delta.text)?,
+            Some(Ok(None)) => break false,
+            Some(Err(e)) => {
                 print("\n")?;
                 return Err(e.into());
             }
-        }
-        if stop.load(Ordering::Relaxed) {
-            break true;
         }
     };
     print("\n")?;
@@ -243,4 +244,15 @@ fn say(
         answer.timings().generation_per_second
     ));
     Ok(())
+}
+
+/// The next piece of an answer, or `None` once `stop` is set: a long prompt is stopped as well.
+fn next(answer: &mut Answer<'_>, stop: &AtomicBool) -> Option<crate::Result<Option<Delta>>> {
+    let mut piece = pin!(answer.next_delta());
+    pollster::block_on(poll_fn(|cx| {
+        if stop.load(Ordering::Relaxed) {
+            return Poll::Ready(None);
+        }
+        piece.as_mut().poll(cx).map(Some)
+    }))
 }

@@ -11,16 +11,16 @@ pub(super) struct SamplingArgs {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1024, value_parser = super::count())]
     max_tokens: usize,
     /// Randomness; 0 always takes the best token.
-    #[arg(short, long, default_value_t = 0.0, value_parser = within(0.0, 100.0))]
+    #[arg(short, long, default_value_t = 0.0, value_parser = within(0.0, 100.0), allow_negative_numbers = true)]
     temperature: f32,
     /// Only the K best tokens; 0 for all.
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: u32,
     /// Only the best tokens that together have this probability.
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = within(0.0, 1.0))]
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = within(0.0, 1.0), allow_negative_numbers = true)]
     top_p: f32,
     /// Only tokens with this share of the best one's probability.
-    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = within(0.0, 1.0))]
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = within(0.0, 1.0), allow_negative_numbers = true)]
     min_p: f32,
     /// Divides the logits of tokens seen; 1 for none.
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = within(0.01, 100.0))]

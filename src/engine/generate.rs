@@ -6,7 +6,9 @@
 //! simply not part of the sequence, and its places in the cache are written again.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::pace::MOST_STEPS;
@@ -298,22 +300,24 @@ impl Generation<'_> {
         let mut landed = began;
         loop {
             let first = self.sequence.cached.len();
-            let mut state = engine.state();
-            let rows = state.pace.rows(engine.chunk);
-            // The last chunk ends with the prompt: it is run by `submit`, which samples after it.
-            let last = self.prompt.len() - first <= rows;
-            let mut next = None;
-            if !last {
-                state.current = 0;
-                self.write_rows(&mut state, first, rows)?;
-                let pieces = state.pace.chunk_pieces(rows, engine.prompt.len());
-                let encoder = encode(&engine, &engine.prompt, pieces);
-                next = Some((engine.gpu.submit(encoder), rows, Instant::now()));
-                self.sequence
-                    .cached
-                    .extend_from_slice(&self.prompt[first..first + rows]);
-            }
-            drop(state);
+            let (next, last) = {
+                let mut state = engine.state();
+                let rows = state.pace.rows(engine.chunk);
+                // The last chunk ends with the prompt: it is run by `submit`, which samples after it.
+                let last = self.prompt.len() - first <= rows;
+                let mut next = None;
+                if !last {
+                    state.current = 0;
+                    self.write_rows(&mut state, first, rows)?;
+                    let pieces = state.pace.chunk_pieces(rows, engine.prompt.len());
+                    let encoder = encode(&engine, &engine.prompt, pieces);
+                    next = Some((engine.gpu.submit(encoder), rows, Instant::now()));
+                    self.sequence
+                        .cached
+                        .extend_from_slice(&self.prompt[first..first + rows]);
+                }
+                (next, last)
+            };
             // One chunk runs and one is queued: that keeps the device busy and bounds what waits.
             if let Some((ticket, rows, submitted)) = running.take() {
                 engine.gpu.wait(Some(&ticket))?;
@@ -328,6 +332,7 @@ impl Generation<'_> {
             if last {
                 break;
             }
+            pause().await;
         }
         self.last = landed;
         self.submit(true).await?;
@@ -548,6 +553,19 @@ impl Generation<'_> {
         }
         Ok(())
     }
+}
+
+/// Lets whoever polls look up between two chunks of a prompt, and drop the answer there.
+async fn pause() {
+    let mut paused = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut paused, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Submits all but the last of `pieces` parts of a program, and gives the last one, encoded.
