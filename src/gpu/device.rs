@@ -261,7 +261,7 @@ fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
-fn refused(e: wgpu::RequestDeviceError) -> Error {
+fn refused(e: &wgpu::RequestDeviceError) -> Error {
     Error::Device {
         reason: e.to_string(),
     }
@@ -324,10 +324,10 @@ impl Gpu {
                     ..desc
                 };
                 let opened = adapter.request_device(&desc).await;
-                let (device, queue) = opened.map_err(refused)?;
+                let (device, queue) = opened.map_err(|e| refused(&e))?;
                 (device, queue, None)
             }
-            Err(e) => return Err(refused(e)),
+            Err(e) => return Err(refused(&e)),
         };
         let cache = options.cache.clone();
         let mut gpu = Self::new(device, queue, index, cache, matrix, options.precision);
