@@ -24,7 +24,8 @@ fn load(g: u32, planes: vec4<u32>) -> Group {
     let j = (g & 7u) * 2u;
     let sm = unpack4xU8(w[planes.y + (g >> 3u)][j >> 2u] >> ((j & 2u) * 8u)).xy;
     let d = unpack2x16float(word(planes.z * 4u + (g >> 3u)));
-    return Group(d.x * vec2<f32>(sm & vec2<u32>(15u)), -d.y * vec2<f32>(sm >> vec2<u32>(4u)), vec2<u32>(word(at), word(at + 1u)));
+    return Group(d.x * vec2<f32>(sm & vec2<u32>(15u)), -d.y * vec2<f32>(sm >> vec2<u32>(4u)),
+        vec2<u32>(word(at), word(at + 1u)));
 }
 
 fn quants(q: Group, i: u32) -> vec4<f32> {
