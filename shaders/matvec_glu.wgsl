@@ -1,5 +1,5 @@
 // matvec_glu: y[N] = act(A[N, K] · input(x)) * (B[N, K] · input(x)), the gated half of a feed-forward block. One token.
-// bindings  0 params   then those of the input and of the weights a and b, last Y y [N]
+// bindings  0 params   then those of the input and of the weights a and b, last Y write f32 [N]
 // launch    ceil(N / (4 · WG / LANES)) workgroups of WG, over x and y of the grid; a team of LANES makes 4 rows
 // requires  K % 32 == 0; WG % LANES == 0      accumulates f32
 import package::rows_a::{Dots as Dots_a, Input as Input_a, rows as rows_a};

@@ -1,5 +1,5 @@
 // matvec_qkv: y = [A · input(x), B · input(x), C · input(x)], three weights of their own formats. One token.
-// bindings  0 params   then those of the input and of the weights a, b and c, last Y y [rows of a + b + c]
+// bindings  0 params   then those of the input and of the weights a, b and c, last Y write f32 [rows of a + b + c]
 // launch    the teams of a, then those of b, then those of c, each rounded up to whole workgroups of WG; a team
 //           of LANES makes 4 rows
 // requires  K % 32 == 0; WG % LANES == 0      accumulates f32
