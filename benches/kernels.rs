@@ -1,5 +1,6 @@
-//! Every kernel in every variant on the adapter at hand, at the sizes of real models: products with
-//! weights of 2048 rows, attention over 1024 positions, sampling from 49152 tokens.
+//! Every kernel in every variant that the adapter at hand would run, in any precision, at the sizes
+//! of real models: products with 2048 rows of weights, chunks of 64 tokens, attention over 1024
+//! positions, sampling from 49152 tokens.
 //!
 //! `cargo bench --bench kernels -- --quick matvec/q4_k` takes seconds; a full run takes minutes. It
 //! walks the catalog that `tests/kernels.rs` holds to f64, so that what is timed is what is right.
@@ -11,19 +12,18 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a benchmark")]
 
 use std::cell::{Cell, OnceCell};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use omnimini::caps::{Caps, Precision};
 use omnimini::gpu::{Buffers, Gpu, Pipelines, Program, Readback};
+use omnimini::graph::RopeSpec;
 use omnimini::graph::reference::rope_table;
-use omnimini::graph::{Act, RopeSpec};
 use omnimini::kernel::attention::PAGE;
-use omnimini::kernel::catalog::catalog;
-use omnimini::kernel::linear::{self, Columns, Input, Output, Weight};
-use omnimini::kernel::probe::probe;
-use omnimini::kernel::sample::{ENDS, NONE, PARTS, RING, SamplerState, sample};
-use omnimini::kernel::{Dispatch, Resource, pointwise};
+use omnimini::kernel::catalog::{COLS, Sizes, sized};
+use omnimini::kernel::sample::{ENDS, NONE, PARTS, RING, SamplerState};
+use omnimini::kernel::{Dispatch, Resource};
 use omnimini::quant::testing::{Rng, random_matrix};
 use omnimini::quant::{FORMATS, Format, Layout, repack_rows};
 use omnimini::shader::{Const, Variant};
@@ -33,40 +33,16 @@ use pollster::block_on;
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-/// What is measured.
-struct Sizes {
-    /// Outputs of a product, and inputs.
-    rows: usize,
-    cols: usize,
-    /// Tokens of a prompt's chunk.
-    tokens: usize,
-    /// Positions that attention looks back over.
-    positions: usize,
-    /// Tokens of the vocabulary.
-    vocab: usize,
-    /// Bytes of weights to go through before the first are read again: more than any cache holds,
-    /// since a model's next layer finds nothing of its own there either.
-    cold: usize,
-}
-
 const REAL: Sizes = Sizes {
     rows: 2048,
-    cols: 2048,
     tokens: 64,
     positions: 1024,
     vocab: 49152,
-    cold: 128 << 20,
 };
 
-/// For tests, which only look whether everything runs.
-const SMALL: Sizes = Sizes {
-    rows: 64,
-    cols: 256,
-    tokens: 32,
-    positions: 64,
-    vocab: 1000,
-    cold: 0,
-};
+/// Bytes of weights to go through before the first are read again: more than any cache holds, since a
+/// model's next layer finds nothing of its own there either.
+const COLD: usize = 128 << 20;
 
 /// What a launch's variant says.
 struct Reader<'a>(&'a Dispatch);
@@ -99,132 +75,50 @@ impl Reader<'_> {
         }
     }
 
-    fn act(&self) -> Option<Act> {
-        match self.module("act")? {
-            "lib/silu" => Some(Act::Silu),
-            "lib/gelu_tanh" => Some(Act::GeluTanh),
-            _ => None,
+    /// Whether the cache is kept in halves.
+    fn halves(&self) -> bool {
+        self.module("kv").is_some_and(|f| f.starts_with("kv/f16"))
+    }
+
+    /// Tokens that it is for.
+    fn tokens(&self, s: Sizes) -> usize {
+        let name = self.0.kernel.name;
+        let one = ["matvec", "attention_decode", "attention_combine"];
+        if one.iter().any(|of| name.starts_with(of)) {
+            1
+        } else {
+            s.tokens
         }
     }
 }
 
-const EPS: f32 = 1e-5;
-const X: Resource = Resource::Slot(0);
-const Y: Resource = Resource::Slot(1);
-const B: Resource = Resource::Slot(2);
-const S: Resource = Resource::Slot(3);
-
-fn input(r: &Reader<'_>) -> Option<Input> {
-    Some(match r.module("input")? {
-        "input/plain" => Input::Plain { x: X },
-        "input/norm" => Input::Norm {
-            x: X,
-            gain: 0,
-            eps: EPS,
-        },
-        "input/add_norm" => Input::AddNorm {
-            x: X,
-            b: B,
-            s: S,
-            gain: 0,
-            post_gain: 0,
-            eps: EPS,
-        },
-        _ => return None,
-    })
-}
-
-fn output(r: &Reader<'_>) -> Option<Output> {
-    Some(match r.module("output")? {
-        "output/store" => Output::Store,
-        "output/bias" => Output::Bias(0),
-        "output/add" => Output::Add(B),
-        "output/glu" => Output::Glu(B, r.act()?),
-        "output/softcap" => Output::Softcap(30.0),
-        _ => return None,
-    })
-}
-
-/// A launch of the catalog's variant at real sizes; a variant for narrow matrices keeps its width.
-fn sized(gpu: &Gpu, s: &Sizes, d: &Dispatch) -> Option<Dispatch> {
-    let own = columns(&Reader(d)).unwrap_or(s.cols);
-    let mut widths = [s.cols, own].into_iter();
-    widths.find_map(|cols| sized_to(cols, gpu, s, d).filter(|new| new.variant == d.variant))
-}
-
-/// A launch like the catalog's, made by the functions that make a plan's.
-fn sized_to(cols: usize, gpu: &Gpu, s: &Sizes, d: &Dispatch) -> Option<Dispatch> {
-    let (caps, r, label) = (&gpu.caps, Reader(d), d.label.as_str());
-    let weight = |id: usize, module: &str| {
-        let format = FORMATS.iter().find(|f| Some(f.wgsl) == r.module(module))?;
-        Some(Weight {
-            resource: Resource::Weight(id, 0),
-            dtype: format.dtype,
-            rows: s.rows,
-            cols,
-            first: 0,
-            planes: Layout::new(format.dtype, s.rows, cols).planes(),
-        })
-    };
-    let to = |stride| Columns {
-        y: Y,
-        stride,
-        first: 0,
-    };
-    let mut at = d.clone();
-    Some(match d.kernel.name {
-        "matvec" => {
-            let w = weight(0, "weight")?;
-            linear::matvec(caps, label, w, input(&r)?, output(&r)?, to(0))
-        }
-        "matvec_glu" => {
-            let weights = [weight(0, "weight_a")?, weight(1, "weight_b")?];
-            linear::matvec_glu(caps, label, weights, input(&r)?, r.act()?, Y)
-        }
-        "matvec_qkv" => {
-            let names = [(0, "weight_a"), (1, "weight_b"), (2, "weight_c")];
-            let [a, b, c] = names.map(|(id, name)| weight(id, name));
-            linear::matvec_qkv(caps, label, [a?, b?, c?], input(&r)?, Y)
-        }
-        "matmul_direct" | "matmul_tile" => {
-            let w = weight(0, "weight")?;
-            linear::matmul(caps, label, w, X, output(&r)?, to(s.rows), s.tokens)
-        }
-        "embed" => pointwise::embed(label, weight(0, "weight")?, 1.0, Y, s.tokens),
-        "rms_norm" => pointwise::rms_norm(caps, label, X, 0, EPS, Y, [s.tokens, cols]),
-        "add_norm" => pointwise::add_norm(caps, label, [X, B], 0, EPS, Y, [s.tokens, cols]),
-        "binary" => pointwise::binary(caps, label, r.act(), [X, B], Y, s.rows * s.tokens),
-        "last_row" => pointwise::last_row(label, X, Y, [s.tokens, cols]),
-        "sample_scan" => sample(caps, X, s.vocab, 1)[0].clone(),
-        // The catalog's have their contexts; here they get longer chunks and all the pages.
-        "attention_decode" | "attention_combine" | "attention_prompt" | "rope_append" => {
-            let [_, kv, hd] = heads(&r);
-            let pages = reach(s, &r).0.div_ceil(PAGE);
-            set(&mut at, "values", pages * PAGE * kv * hd / 4);
-            set(&mut at, "tokens", s.tokens);
-            match d.kernel.name {
-                "attention_prompt" => at.grid[1] = s.tokens.div_ceil(32) as u32,
-                "rope_append" => at.grid[1] = s.tokens as u32,
-                _ => {}
+/// Launches to time, each with those that it makes no sense without.
+fn units(caps: &Caps, s: Sizes) -> Vec<Vec<Dispatch>> {
+    let mut units: Vec<Vec<Dispatch>> = Vec::new();
+    let mut seen = HashSet::new();
+    for wanted in [Precision::F32, Precision::F16, Precision::Int8] {
+        let caps = Caps {
+            precision: wanted.resolve(caps.kind, caps.f16),
+            ..caps.clone()
+        };
+        for d in sized(&caps, s) {
+            if !seen.insert((d.kernel.name, d.variant.clone())) {
+                continue;
             }
-            at
+            // Each of the sampler's three needs what the one before it leaves.
+            let sampler = |d: &Dispatch| d.kernel.name.starts_with("sample_");
+            match units.last_mut() {
+                Some(unit) if sampler(&d) && sampler(&unit[0]) => unit.push(d),
+                _ => units.push(vec![d]),
+            }
         }
-        _ => return None,
-    })
-}
-
-fn set(d: &mut Dispatch, name: &str, value: usize) {
-    let at = d.kernel.params.iter().position(|p| *p == name);
-    if let Some(param) = at.and_then(|i| d.params.get_mut(i)) {
-        *param = Const::U(value as u32);
     }
+    units
 }
 
 /// Where a launch's tokens end, and how many positions the last of them looks back over.
-fn reach(s: &Sizes, r: &Reader<'_>) -> (usize, usize) {
-    let context = r
-        .param("page_stride")
-        .map_or(s.positions, |pages| PAGE * pages);
+fn reach(s: Sizes, r: &Reader<'_>) -> (usize, usize) {
+    let context = r.param("page_stride").map_or(s.positions, |n| PAGE * n);
     let end = s.positions.min(context);
     let window = r.u("WINDOW").filter(|w| *w > 0);
     (end, window.unwrap_or(end).min(end))
@@ -238,8 +132,8 @@ fn formats(d: &Dispatch) -> impl Iterator<Item = &'static Format> {
 
 /// Elements along K, or of a row.
 fn columns(r: &Reader<'_>) -> Option<usize> {
-    let groups = r.param("groups").map(|g| 32 * g);
-    groups.or(r.param("d4").map(|d4| 4 * d4))
+    let units = [("groups", 32), ("halves", 16), ("d4", 4)];
+    units.iter().find_map(|(name, n)| Some(n * r.param(name)?))
 }
 
 /// (heads, heads of keys, elements of a head).
@@ -253,125 +147,77 @@ fn heads(r: &Reader<'_>) -> [usize; 3] {
 }
 
 /// Bytes that a launch must read at least.
-fn bytes(s: &Sizes, d: &Dispatch) -> usize {
+fn bytes(s: Sizes, d: &Dispatch) -> usize {
     let r = Reader(d);
     let (_, seen) = reach(s, &r);
     let [h, kv, hd] = heads(&r);
-    let width = columns(&r).unwrap_or(s.rows);
-    let position = 2
-        * kv
-        * hd
-        * if r.module("kv") == Some("kv/f16") {
-            2
-        } else {
-            4
-        };
-    let weights = |rows| {
-        formats(d)
-            .map(|f| Layout::new(f.dtype, rows, width).bytes)
-            .sum()
-    };
+    let (tokens, width) = (r.tokens(s), columns(&r).unwrap_or(s.rows));
+    let position = 2 * kv * hd * if r.halves() { 2 } else { 4 };
+    let weights = |rows| formats(d).map(|f| Layout::new(f.dtype, rows, width).bytes);
     match d.kernel.name {
-        "embed" => weights(s.tokens),
-        "rope_append" => 4 * s.tokens * (h + 2 * kv) * hd,
-        "attention_decode" => seen * position,
-        "attention_prompt" => (seen + s.tokens - 1) * position,
+        "embed" => weights(tokens).sum(),
+        "append_lanes" => 8 * tokens * kv * hd,
+        "rope_append" => 4 * tokens * (h + 2 * kv) * hd,
         "attention_combine" => 4 * h * r.u("SPLITS").unwrap_or(1) * (hd + 4),
-        "rms_norm" => 4 * s.tokens * width,
-        "add_norm" => 8 * s.tokens * width,
-        "binary" => 8 * s.tokens * s.rows,
+        name if name.starts_with("attention_") => (seen + tokens - 1) * position,
+        "rms_norm" | "quantize" => 4 * tokens * width,
+        "add_norm" | "binary" => 8 * tokens * width,
         "last_row" => 4 * width,
         "sample_scan" => 4 * s.vocab,
-        _ => weights(s.rows),
+        _ => weights(s.rows).sum(),
     }
 }
 
-/// Launches that are timed as one, with what they bind.
-struct Problem {
-    dispatches: Vec<Dispatch>,
-    /// Words of each buffer.
-    buffers: Vec<(Resource, Vec<u32>)>,
-    /// Copies of what must be cold.
-    copies: usize,
-}
-
-impl Problem {
-    /// For a kernel that this file does not know: its probe is small, but it runs.
-    fn small(d: &Dispatch) -> Self {
-        let probe = probe(d, 1);
-        Self {
-            dispatches: vec![probe.dispatch],
-            buffers: probe.buffers,
-            copies: 1,
+/// What launches bind, in words.
+fn contents(s: Sizes, unit: &[Dispatch]) -> BTreeMap<Resource, Vec<u32>> {
+    let mut all = BTreeMap::new();
+    for d in unit {
+        let mut weights = formats(d);
+        for (resource, _) in &d.bindings {
+            let dtype = match resource {
+                Resource::Weight(..) => weights.next().map_or(DType::F32, |f| f.dtype),
+                _ => DType::F32,
+            };
+            all.entry(*resource)
+                .or_insert_with(|| words(s, &Reader(d), *resource, dtype));
         }
     }
-
-    fn new(gpu: &Gpu, s: &Sizes, d: &Dispatch) -> Self {
-        let cold = d.bindings.iter().any(|(r, _)| is_cold(*r));
-        let copies = if cold { s.cold / bytes(s, d).max(1) } else { 1 };
-        let dispatches = match d.kernel.name {
-            // Each of the three needs what the one before it leaves.
-            "sample_scan" => sample(&gpu.caps, X, s.vocab, 1).to_vec(),
-            _ => vec![d.clone()],
-        };
-        let mut seen = HashSet::new();
-        let mut buffers = Vec::new();
-        for d in &dispatches {
-            for (resource, words) in contents(s, d) {
-                if seen.insert(resource) {
-                    buffers.push((resource, words));
-                }
-            }
-        }
-        Self {
-            dispatches,
-            buffers,
-            copies: copies.clamp(1, 32),
-        }
-    }
+    all
 }
 
-/// What a launch binds.
-fn contents(s: &Sizes, d: &Dispatch) -> Vec<(Resource, Vec<u32>)> {
-    let r = Reader(d);
-    let [h, kv, hd] = heads(&r);
-    let width = columns(&r).unwrap_or(s.rows);
-    let (end, _) = reach(s, &r);
-    let one = d.kernel.name == "attention_decode";
-    let tokens = if one { 1 } else { s.tokens };
-    let pages = end.div_ceil(PAGE);
+/// What stands in a buffer that a launch binds; `dtype` is a weight's.
+fn words(s: Sizes, r: &Reader<'_>, resource: Resource, dtype: DType) -> Vec<u32> {
+    let [h, kv, hd] = heads(r);
+    let (tokens, width) = (r.tokens(s), columns(r).unwrap_or(s.rows));
+    let (end, _) = reach(s, r);
+    let pages = s.positions.div_ceil(PAGE);
     let cache = 2 * pages * PAGE * kv * hd;
-    // As many elements as any slot of the launch has.
-    let slot = [
-        tokens * width.max(3 * s.rows),
-        tokens * (h + 2 * kv) * hd,
-        h * r.u("SPLITS").unwrap_or(1) * (hd + 4),
-        s.vocab,
-    ];
-    let slot = slot.into_iter().max().unwrap_or_default();
     let mut random = Rng::new(2);
     let some: Vec<f32> = (0..4099).map(|_| 0.5 * random.normal()).collect();
     let floats = |n: usize| {
         let words = some.iter().map(|v| v.to_bits());
         words.cycle().take(n).collect::<Vec<u32>>()
     };
-    let halves = |n: usize| {
-        let half = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
-        let pairs = some.chunks_exact(2).map(|p| half(p[0]) | half(p[1]) << 16);
-        pairs.cycle().take(n / 2).collect()
-    };
-    let mut weights = formats(d);
-    let mut words = |resource| match resource {
-        Resource::Slot(_) => floats(slot),
+    match resource {
+        // As many as any of the launch's has.
+        Resource::Slot(_) => {
+            let product = tokens * width.max(3 * s.rows);
+            let heads = tokens * (h + 2 * kv) * hd;
+            let parts = h * r.u("SPLITS").unwrap_or(1) * (hd + 4);
+            floats(product.max(heads).max(parts).max(s.vocab))
+        }
         Resource::Weight(..) => {
-            let dtype = weights.next().map_or(DType::F32, |f| f.dtype);
             let blocks = random_matrix(dtype, &mut random, s.rows, width);
             let mut packed = vec![0u8; Layout::new(dtype, s.rows, width).bytes];
             repack_rows(dtype, &blocks, s.rows, width, &mut packed).unwrap();
             bytemuck::pod_collect_to_vec(&packed)
         }
         Resource::Vectors => floats(width.max(s.rows).max(hd)),
-        Resource::Kv(_) if r.module("kv") == Some("kv/f16") => halves(cache),
+        Resource::Kv(_) if r.halves() => {
+            let half = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
+            let pairs = some.chunks_exact(2).map(|p| half(p[0]) | half(p[1]) << 16);
+            pairs.cycle().take(cache / 2).collect()
+        }
         Resource::Kv(_) => floats(cache),
         // Consecutive rows of the first sequence, the last of which is at the end.
         Resource::Step => (0..tokens)
@@ -412,13 +258,17 @@ fn contents(s: &Sizes, d: &Dispatch) -> Vec<(Resource, Vec<u32>)> {
         Resource::Candidates => vec![0; 2 * s.vocab],
         Resource::History | Resource::Bias => vec![0; s.vocab],
         Resource::Out => vec![0; RING as usize],
-    };
-    d.bindings.iter().map(|(r, _)| (*r, words(*r))).collect()
+    }
 }
 
-/// What a model finds in no cache when it comes to it.
-fn is_cold(resource: Resource) -> bool {
-    copy_of(resource, 1) != resource
+/// Copies of what a model finds in no cache when it comes to it: its weights, its keys and values.
+fn copies(s: Sizes, unit: &[Dispatch], cold: usize) -> usize {
+    let mut bound = unit.iter().flat_map(|d| &d.bindings);
+    if bound.any(|(r, _)| copy_of(*r, 1) != *r) {
+        (cold / bytes(s, &unit[0]).max(1)).clamp(1, 32)
+    } else {
+        1
+    }
 }
 
 fn copy_of(resource: Resource, copy: usize) -> Resource {
@@ -442,17 +292,23 @@ struct Bound<'a> {
 }
 
 impl<'a> Bound<'a> {
-    fn new(gpu: &'a Gpu, pipelines: &Pipelines, problem: &Problem) -> Self {
+    fn new(
+        gpu: &'a Gpu,
+        pipelines: &Pipelines,
+        unit: &[Dispatch],
+        contents: &BTreeMap<Resource, Vec<u32>>,
+        copies: usize,
+    ) -> Self {
         let mut buffers = Buffers::new();
         let mut dispatches = Vec::new();
-        for copy in 0..problem.copies {
-            for mut d in problem.dispatches.iter().cloned() {
-                d.bindings
-                    .iter_mut()
-                    .for_each(|(r, _)| *r = copy_of(*r, copy));
+        for copy in 0..copies {
+            for mut d in unit.iter().cloned() {
+                for (resource, _) in &mut d.bindings {
+                    *resource = copy_of(*resource, copy);
+                }
                 dispatches.push(d);
             }
-            for (resource, words) in &problem.buffers {
+            for (resource, words) in contents {
                 buffers.entry(copy_of(*resource, copy)).or_insert_with(|| {
                     let buffer = gpu.buffer("bench", 4 * words.len() as u64);
                     let bytes = bytemuck::cast_slice(words);
@@ -480,7 +336,7 @@ impl<'a> Bound<'a> {
         let bound = Self {
             gpu,
             program,
-            unit: problem.dispatches.len(),
+            unit: unit.len(),
             clock,
             pace: Cell::new(1.0),
         };
@@ -519,7 +375,8 @@ impl<'a> Bound<'a> {
         });
         for i in first..first + units {
             let at = i as usize * self.unit % self.program.len();
-            self.program.encode_range(at..at + self.unit, &mut pass);
+            self.program
+                .encode_range(at..at + self.unit, usize::MAX, &mut pass);
         }
         drop(pass);
         let seconds = if let Some((set, resolved)) = &self.clock {
@@ -544,9 +401,11 @@ impl<'a> Bound<'a> {
 }
 
 /// A short name, made of what tells a variant from the others of its kernel.
-fn name(d: &Dispatch, s: &Sizes, taken: &mut HashSet<String>) -> String {
+fn name(d: &Dispatch, taken: &mut HashSet<String>) -> String {
     let r = Reader(d);
-    let quiet = ["rows", "cache", "head", "rope", "sampler", "reduce"];
+    let quiet = [
+        "rows", "words", "cache", "head", "rope", "sampler", "reduce",
+    ];
     let modules = d.variant.modules.iter();
     let telling = modules.filter(|(n, ..)| !quiet.iter().any(|q| n.starts_with(q)));
     let mut files: Vec<&str> = telling.map(|(_, file, _)| *file).collect();
@@ -558,7 +417,7 @@ fn name(d: &Dispatch, s: &Sizes, taken: &mut HashSet<String>) -> String {
         let [h, kv, hd] = heads(&r);
         parts.push(format!("{h}x{kv}x{hd}"));
     }
-    parts.extend(columns(&r).filter(|n| *n != s.cols).map(|n| n.to_string()));
+    parts.extend(columns(&r).filter(|n| *n != COLS).map(|n| n.to_string()));
     for (mark, constant) in [("window", "WINDOW"), ("split", "SPLITS")] {
         let value = r.u(constant).filter(|v| *v > 1);
         parts.extend(value.map(|v| format!("{mark}{v}")));
@@ -577,7 +436,11 @@ fn main() {
     let told = |flag: &str| std::env::args().any(|a| a == flag);
     // `cargo test` says neither, `cargo bench -- --test` both.
     let (brief, small) = (!told("--bench"), !told("--bench") || told("--test"));
-    let sizes = if small { &SMALL } else { &REAL };
+    let (sizes, cold) = if small {
+        (Sizes::default(), 0)
+    } else {
+        (REAL, COLD)
+    };
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
@@ -586,28 +449,32 @@ fn main() {
     let gpu = common::gpu();
     let pipelines = Pipelines::default();
     let (mut seen, mut taken) = (HashSet::new(), HashSet::new());
-    for d in catalog(&gpu.caps) {
-        let after_scan = ["sample_gather", "sample_pick"].contains(&d.kernel.name);
+    for unit in units(&gpu.caps, sizes) {
+        let d = &unit[0];
         let variant = if brief {
             Variant::default()
         } else {
             d.variant.clone()
         };
-        if after_scan || !seen.insert((d.kernel.name, variant)) {
+        if !seen.insert((d.kernel.name, variant)) {
             continue;
         }
-        let launch = sized(&gpu, sizes, &d);
-        let shown = launch.as_ref().unwrap_or(&d);
-        let id = BenchmarkId::from_parameter(name(shown, sizes, &mut taken));
-        let new = || match &launch {
-            Some(launch) => Problem::new(&gpu, sizes, launch),
-            None => Problem::small(&d),
+        let id = BenchmarkId::from_parameter(name(d, &mut taken));
+        let new = || {
+            let contents = contents(sizes, &unit);
+            Bound::new(
+                &gpu,
+                &pipelines,
+                &unit,
+                &contents,
+                copies(sizes, &unit, cold),
+            )
         };
         let bound = OnceCell::new();
         let mut group = criterion.benchmark_group(d.kernel.name);
-        group.throughput(Throughput::BytesDecimal(bytes(sizes, shown) as u64));
+        group.throughput(Throughput::BytesDecimal(bytes(sizes, d) as u64));
         group.bench_function(id, |b| {
-            let bound = bound.get_or_init(|| Bound::new(&gpu, &pipelines, &new()));
+            let bound = bound.get_or_init(new);
             b.iter_custom(|units| bound.run(units));
         });
         group.finish();

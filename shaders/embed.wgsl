@@ -33,7 +33,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= p.groups || row.live == 0u || row.token < p.first || row.token - p.first >= p.rows {
         return;
     }
-    let q = load((row.token - p.first) * p.groups + id.x, vec4<u32>(0u, p.plane1, p.plane2, p.plane3));
+    let planes = vec4<u32>(0u, p.plane1, p.plane2, p.plane3);
+    let g = (row.token - p.first) * p.groups + id.x;
+    let q = load(g, planes);
     for (var i = 0u; i < 8u; i++) {
         let half = i / 4u;
         y[(id.y * p.groups + id.x) * 8u + i] = (quants(q, i) * q.scale[half] + q.offset[half]) * p.scale;

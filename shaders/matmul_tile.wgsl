@@ -1,10 +1,11 @@
 // matmul_tile: y[T, N] = x[T, K] · W[N, K]^T, W block-quantised. The general GPU kernel for prompts.
 // bindings  0 params   1 step read Row [T]   2 x read f32 [T, K]   then the weight's and the output's
 // launch    (ceil(N / 64), ceil(T / 32), 1) workgroups of 128; each makes 64 rows of W x 32 tokens
-// requires  K % 32 == 0      accumulates f32      12 KiB of workgroup memory
+// requires  K % 32 == 0      accumulates f32      12 KiB of workgroup memory, or 6 in half precision
 // why       each group of 32 weights is unpacked once for 32 tokens; an invocation holds 4 x 4 sums
 import package::weight::{load, quants};
 import package::output::{store};
+import package::element::{E, narrow, wide};
 
 struct Params {
     groups: u32,
@@ -30,8 +31,8 @@ struct Row {
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 
 // [k][row / 4] and [k][token / 4]: four neighbours along the output are one read.
-var<workgroup> tile_w: array<vec4<f32>, 512>;
-var<workgroup> tile_x: array<vec4<f32>, 256>;
+var<workgroup> tile_w: array<E, 512>;
+var<workgroup> tile_x: array<E, 256>;
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -65,25 +66,25 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let w1 = quants(q1, k4) * q1.scale[h] + q1.offset[h];
         let w2 = quants(q2, k4) * q2.scale[h] + q2.offset[h];
         let w3 = quants(q3, k4) * q3.scale[h] + q3.offset[h];
-        tile_w[(k4 * 4u) * 16u + lid % 16u] = vec4<f32>(w0.x, w1.x, w2.x, w3.x);
-        tile_w[(k4 * 4u + 1u) * 16u + lid % 16u] = vec4<f32>(w0.y, w1.y, w2.y, w3.y);
-        tile_w[(k4 * 4u + 2u) * 16u + lid % 16u] = vec4<f32>(w0.z, w1.z, w2.z, w3.z);
-        tile_w[(k4 * 4u + 3u) * 16u + lid % 16u] = vec4<f32>(w0.w, w1.w, w2.w, w3.w);
+        tile_w[(k4 * 4u) * 16u + lid % 16u] = narrow(vec4<f32>(w0.x, w1.x, w2.x, w3.x));
+        tile_w[(k4 * 4u + 1u) * 16u + lid % 16u] = narrow(vec4<f32>(w0.y, w1.y, w2.y, w3.y));
+        tile_w[(k4 * 4u + 2u) * 16u + lid % 16u] = narrow(vec4<f32>(w0.z, w1.z, w2.z, w3.z));
+        tile_w[(k4 * 4u + 3u) * 16u + lid % 16u] = narrow(vec4<f32>(w0.w, w1.w, w2.w, w3.w));
         if lid < 64u {
             let i = g * 8u + x_k4;
             let x0 = x[x_at.x + i];
             let x1 = x[x_at.y + i];
             let x2 = x[x_at.z + i];
             let x3 = x[x_at.w + i];
-            tile_x[(x_k4 * 4u) * 8u + lid % 8u] = vec4<f32>(x0.x, x1.x, x2.x, x3.x);
-            tile_x[(x_k4 * 4u + 1u) * 8u + lid % 8u] = vec4<f32>(x0.y, x1.y, x2.y, x3.y);
-            tile_x[(x_k4 * 4u + 2u) * 8u + lid % 8u] = vec4<f32>(x0.z, x1.z, x2.z, x3.z);
-            tile_x[(x_k4 * 4u + 3u) * 8u + lid % 8u] = vec4<f32>(x0.w, x1.w, x2.w, x3.w);
+            tile_x[(x_k4 * 4u) * 8u + lid % 8u] = narrow(vec4<f32>(x0.x, x1.x, x2.x, x3.x));
+            tile_x[(x_k4 * 4u + 1u) * 8u + lid % 8u] = narrow(vec4<f32>(x0.y, x1.y, x2.y, x3.y));
+            tile_x[(x_k4 * 4u + 2u) * 8u + lid % 8u] = narrow(vec4<f32>(x0.z, x1.z, x2.z, x3.z));
+            tile_x[(x_k4 * 4u + 3u) * 8u + lid % 8u] = narrow(vec4<f32>(x0.w, x1.w, x2.w, x3.w));
         }
         workgroupBarrier();
         for (var k = 0u; k < 32u; k++) {
-            let w = tile_w[k * 16u + mr];
-            let v = tile_x[k * 8u + mt];
+            let w = wide(tile_w[k * 16u + mr]);
+            let v = wide(tile_x[k * 8u + mt]);
             y0 += w * v.x;
             y1 += w * v.y;
             y2 += w * v.z;

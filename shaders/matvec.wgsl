@@ -1,12 +1,12 @@
 // matvec: y[N] = W[N, K] · input(x[K]), W block-quantised. One token.
 // bindings  0 params   then those of the input, weight and output modules
-// launch    ceil(N / (4 · WG / LANES)) workgroups of WG, over x and y of the grid; a team of LANES makes 4 rows
+// launch    ceil(N / BLOCK) workgroups of WG, over x and y of the grid; the rows module says who makes which
 // requires  K % 32 == 0; WG % LANES == 0      accumulates f32
 // why       the input's norm costs no dispatch of its own: its squares are summed beside the product
-import package::rows::{Dots, Input, rows};
+import package::rows::{Dots, Input, ROWS, first_row, owns, rows};
 import package::input::{KEEPS, begin, finish, keep, raw};
 import package::output::{store};
-import package::reduce::{LANES, sum, sum4};
+import package::reduce::{LANES};
 override WG: u32;
 
 struct Params {
@@ -29,15 +29,15 @@ struct Params {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
     let group = wid.x + wid.y * grid.x;
-    let lane = lid % LANES;
-    let first = (group * (WG / LANES) + lid / LANES) * 4u;
-    let pre = begin(lane, LANES, p.groups * 8u, p.eps, lid);
+    let first = first_row(group, lid);
+    let pre = begin(lid % LANES, LANES, p.groups * 8u, p.eps, lid);
     let planes = vec4<u32>(0u, p.plane1, p.plane2, p.plane3);
-    let dots = rows(first, p.rows, p.groups, planes, lane, LANES, Input(pre, p.gain, p.post_gain));
-    let y = sum4(dots.y, lid) * finish(sum(dots.squares, lid), f32(p.groups * 32u), p.eps);
-    if lane == 0u {
-        for (var r = 0u; r < min(4u, p.rows - min(first, p.rows)); r++) {
-            store(p.y_first + first + r, p.bias + first + r, y[r]);
+    let dots = rows(first, p.rows, p.groups, planes, lid, Input(pre, p.gain, p.post_gain));
+    let scale = finish(dots.squares, f32(p.groups * 32u), p.eps);
+    if owns(lid) {
+        var y = dots.y;
+        for (var r = 0u; r < min(ROWS, p.rows - min(first, p.rows)); r++) {
+            store(p.y_first + first + r, p.bias + first + r, y[r / 4u][r % 4u] * scale);
         }
     }
     if KEEPS && group == 0u {

@@ -1,13 +1,12 @@
 // matvec_qkv: y = [A · input(x), B · input(x), C · input(x)], three weights of their own formats. One token.
 // bindings  0 params   then those of the input and of the weights a, b and c, last Y write f32 [rows of a + b + c]
-// launch    the teams of a, then those of b, then those of c, each rounded up to whole workgroups of WG; a team
-//           of LANES makes 4 rows
+// launch    the workgroups of a, then those of b, then those of c: ceil(rows / BLOCK) of WG each
 // requires  K % 32 == 0; WG % LANES == 0      accumulates f32
-import package::rows_a::{Dots as Dots_a, Input as Input_a, rows as rows_a};
+import package::rows_a::{Dots as Dots_a, Input as Input_a, BLOCK, ROWS, first_row, owns, rows as rows_a};
 import package::rows_b::{Dots as Dots_b, Input as Input_b, rows as rows_b};
 import package::rows_c::{Dots as Dots_c, Input as Input_c, rows as rows_c};
 import package::input::{KEEPS, begin, finish, keep, raw};
-import package::reduce::{LANES, sum, sum4};
+import package::reduce::{LANES};
 override WG: u32;
 override Y: u32;
 
@@ -32,48 +31,45 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(Y) var<storage, read_write> y: array<f32>;
-const ROWS: u32 = 4u * (WG / LANES);
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let lane = lid % LANES;
-    let in_group = (lid / LANES) * 4u;
-    let a_groups = (p.rows + ROWS - 1u) / ROWS;
-    let b_groups = (p.b_rows + ROWS - 1u) / ROWS;
-    let pre = begin(lane, LANES, p.groups * 8u, p.eps, lid);
+    let a_groups = (p.rows + BLOCK - 1u) / BLOCK;
+    let b_groups = (p.b_rows + BLOCK - 1u) / BLOCK;
+    let pre = begin(lid % LANES, LANES, p.groups * 8u, p.eps, lid);
     var first = 0u;
     var count = 0u;
     var base = 0u;
-    var dots = vec4<f32>(0.0);
+    var product = array<vec4<f32>, ROWS / 4u>();
     var squares = 0.0;
     if wid.x < a_groups {
-        first = wid.x * ROWS + in_group;
+        first = first_row(wid.x, lid);
         count = p.rows;
-        let d = rows_a(first, count, p.groups, vec4<u32>(0u, p.plane1, p.plane2, p.plane3), lane, LANES,
+        let d = rows_a(first, count, p.groups, vec4<u32>(0u, p.plane1, p.plane2, p.plane3), lid,
             Input_a(pre, p.gain, p.post_gain));
-        dots = d.y;
+        product = d.y;
         squares = d.squares;
     } else if wid.x < a_groups + b_groups {
-        first = (wid.x - a_groups) * ROWS + in_group;
+        first = first_row(wid.x - a_groups, lid);
         count = p.b_rows;
         base = p.rows;
-        let d = rows_b(first, count, p.groups, vec4<u32>(0u, p.b_plane1, p.b_plane2, p.b_plane3), lane, LANES,
+        let d = rows_b(first, count, p.groups, vec4<u32>(0u, p.b_plane1, p.b_plane2, p.b_plane3), lid,
             Input_b(pre, p.gain, p.post_gain));
-        dots = d.y;
+        product = d.y;
         squares = d.squares;
     } else {
-        first = (wid.x - a_groups - b_groups) * ROWS + in_group;
+        first = first_row(wid.x - a_groups - b_groups, lid);
         count = p.c_rows;
         base = p.rows + p.b_rows;
-        let d = rows_c(first, count, p.groups, vec4<u32>(0u, p.c_plane1, p.c_plane2, p.c_plane3), lane, LANES,
+        let d = rows_c(first, count, p.groups, vec4<u32>(0u, p.c_plane1, p.c_plane2, p.c_plane3), lid,
             Input_c(pre, p.gain, p.post_gain));
-        dots = d.y;
+        product = d.y;
         squares = d.squares;
     }
-    let product = sum4(dots, lid) * finish(sum(squares, lid), f32(p.groups * 32u), p.eps);
-    if lane == 0u {
-        for (var r = 0u; r < min(4u, count - min(first, count)); r++) {
-            y[base + first + r] = product[r];
+    let scale = finish(squares, f32(p.groups * 32u), p.eps);
+    if owns(lid) {
+        for (var r = 0u; r < min(ROWS, count - min(first, count)); r++) {
+            y[base + first + r] = product[r / 4u][r % 4u] * scale;
         }
     }
     if KEEPS && wid.x == 0u {

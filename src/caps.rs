@@ -13,6 +13,34 @@ pub enum DeviceKind {
     Other,
 }
 
+/// What activations may be rounded to on their way into a product. Sums and everything between
+/// products are f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Half precision where the adapter has it and is a GPU, else single.
+    #[default]
+    Auto,
+    /// Single precision.
+    F32,
+    /// Half precision, in matrix units where there are any; single where the adapter has none.
+    F16,
+    /// Eight bits with a scale for each 16: fast where a GPU multiplies packed bytes, and never
+    /// chosen without being asked for.
+    Int8,
+}
+
+impl Precision {
+    /// What it comes to on an adapter.
+    pub fn resolve(self, kind: DeviceKind, f16: bool) -> Self {
+        match self {
+            Self::Auto if f16 && kind != DeviceKind::Cpu => Self::F16,
+            Self::F16 if f16 => Self::F16,
+            Self::Int8 => Self::Int8,
+            _ => Self::F32,
+        }
+    }
+}
+
 /// Abilities and limits of an adapter as the planner needs them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caps {
@@ -20,10 +48,14 @@ pub struct Caps {
     pub kind: DeviceKind,
     /// `shader-f16`: native half-precision arithmetic and storage.
     pub f16: bool,
+    /// 64-bit integers in shaders.
+    pub int64: bool,
     /// Smallest and largest subgroup size, where subgroup operations can be used.
     pub subgroups: Option<(u32, u32)>,
-    /// 8x8 cooperative matrices, f16 inputs and f32 accumulators.
-    pub coop_matrix: bool,
+    /// Side of square cooperative matrices with f16 factors and f32 sums, where there are any.
+    pub coop_matrix: Option<u32>,
+    /// What activations may be rounded to; never [`Precision::Auto`].
+    pub precision: Precision,
     /// Largest storage buffer binding, bytes.
     pub max_binding: u64,
     /// Largest buffer, bytes.
@@ -41,13 +73,39 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// Whether half precision may be used, and is there.
+    pub fn uses_f16(&self) -> bool {
+        self.f16 && self.precision == Precision::F16
+    }
+
+    /// Side and lanes of the matrix units, where they may be used: subgroups have one size only, and
+    /// `64 / side` of them fit a workgroup.
+    pub fn matrix_units(&self) -> Option<(u32, u32)> {
+        let (side, (least, most)) = (self.coop_matrix?, self.subgroups?);
+        let fits = least == most && least * 64 / side <= self.max_invocations;
+        (self.uses_f16() && fits).then_some((side, least))
+    }
+
+    /// Lanes of a software driver's vector registers, where they are invocations that can pass each
+    /// other values: kernels of their own pay there.
+    pub fn software_lanes(&self) -> Option<u32> {
+        match (self.kind, self.subgroups) {
+            (DeviceKind::Cpu, Some((least, most))) if least == most => (least == 4
+                || (8..=64).contains(&least) && least.is_multiple_of(8))
+            .then_some(least),
+            _ => None,
+        }
+    }
+
     /// WebGPU's default limits and no optional feature: the least that any kernel may count on.
     pub fn webgpu_default() -> Self {
         Self {
             kind: DeviceKind::Other,
             f16: false,
+            int64: false,
             subgroups: None,
-            coop_matrix: false,
+            coop_matrix: None,
+            precision: Precision::F32,
             max_binding: 128 << 20,
             max_buffer: 256 << 20,
             max_storage_buffers: 8,

@@ -148,8 +148,11 @@ const FILES: &[(&str, &str)] = &[
     ("input/norm", include_str!("../shaders/input/norm.wgsl")),
     ("input/plain", include_str!("../shaders/input/plain.wgsl")),
     ("kv/f16", include_str!("../shaders/kv/f16.wgsl")),
+    ("kv/f16_wide", include_str!("../shaders/kv/f16_wide.wgsl")),
     ("kv/f32", include_str!("../shaders/kv/f32.wgsl")),
+    ("kv/f32_wide", include_str!("../shaders/kv/f32_wide.wgsl")),
     ("lib/cache", include_str!("../shaders/lib/cache.wgsl")),
+    ("lib/codes", include_str!("../shaders/lib/codes.wgsl")),
     (
         "lib/combine_add",
         include_str!("../shaders/lib/combine_add.wgsl"),
@@ -158,11 +161,29 @@ const FILES: &[(&str, &str)] = &[
         "lib/combine_glu",
         include_str!("../shaders/lib/combine_glu.wgsl"),
     ),
+    ("lib/eight", include_str!("../shaders/lib/eight.wgsl")),
+    (
+        "lib/element_f16",
+        include_str!("../shaders/lib/element_f16.wgsl"),
+    ),
+    (
+        "lib/element_f32",
+        include_str!("../shaders/lib/element_f32.wgsl"),
+    ),
     (
         "lib/gelu_tanh",
         include_str!("../shaders/lib/gelu_tanh.wgsl"),
     ),
     ("lib/head", include_str!("../shaders/lib/head.wgsl")),
+    (
+        "lib/head_lanes",
+        include_str!("../shaders/lib/head_lanes.wgsl"),
+    ),
+    (
+        "lib/matrix_16",
+        include_str!("../shaders/lib/matrix_16.wgsl"),
+    ),
+    ("lib/matrix_8", include_str!("../shaders/lib/matrix_8.wgsl")),
     (
         "lib/reduce_none",
         include_str!("../shaders/lib/reduce_none.wgsl"),
@@ -176,9 +197,26 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../shaders/lib/reduce_subgroup.wgsl"),
     ),
     ("lib/rope", include_str!("../shaders/lib/rope.wgsl")),
+    (
+        "lib/rope_lanes",
+        include_str!("../shaders/lib/rope_lanes.wgsl"),
+    ),
     ("lib/rows", include_str!("../shaders/lib/rows.wgsl")),
+    (
+        "lib/rows_int8",
+        include_str!("../shaders/lib/rows_int8.wgsl"),
+    ),
+    (
+        "lib/rows_lanes",
+        include_str!("../shaders/lib/rows_lanes.wgsl"),
+    ),
     ("lib/sampler", include_str!("../shaders/lib/sampler.wgsl")),
     ("lib/silu", include_str!("../shaders/lib/silu.wgsl")),
+    ("lib/words", include_str!("../shaders/lib/words.wgsl")),
+    (
+        "lib/words_wide",
+        include_str!("../shaders/lib/words_wide.wgsl"),
+    ),
     ("output/add", include_str!("../shaders/output/add.wgsl")),
     ("output/bias", include_str!("../shaders/output/bias.wgsl")),
     ("output/glu", include_str!("../shaders/output/glu.wgsl")),

@@ -8,10 +8,11 @@
 
 use std::collections::HashSet;
 
+use omnimini::caps::{Caps, DeviceKind, Precision};
 use omnimini::gpu::{Buffers, Gpu, Pipelines, Program, compare, read};
 use omnimini::kernel::catalog::catalog;
 use omnimini::kernel::probe::{POISON, Probe, probe};
-use omnimini::kernel::{Access, Resource};
+use omnimini::kernel::{Access, Dispatch, Resource};
 use pollster::block_on;
 
 mod common;
@@ -66,6 +67,29 @@ fn check(gpu: &Gpu, pipelines: &Pipelines, probe: &Probe) -> Result<(), String> 
     Ok(())
 }
 
+/// Every launch that this adapter can run: its own, those that a GPU of its abilities would get, with
+/// and without subgroups, in every precision.
+fn every(own: &Caps) -> Vec<Dispatch> {
+    let gpu = Caps {
+        kind: DeviceKind::Discrete,
+        ..own.clone()
+    };
+    let plain = Caps {
+        subgroups: None,
+        ..gpu.clone()
+    };
+    let mut all = Vec::new();
+    for caps in [own, &gpu, &plain] {
+        for wanted in [Precision::F32, Precision::F16, Precision::Int8] {
+            all.extend(catalog(&Caps {
+                precision: wanted.resolve(caps.kind, caps.f16),
+                ..caps.clone()
+            }));
+        }
+    }
+    all
+}
+
 #[test]
 fn every_variant_agrees_with_the_reference() {
     let gpu = common::gpu();
@@ -76,7 +100,7 @@ fn every_variant_agrees_with_the_reference() {
     let mut seen = HashSet::new();
     let only = std::env::var("OMNIMINI_KERNEL").ok();
     let mut checked = 0;
-    for d in catalog(&gpu.caps) {
+    for d in every(&gpu.caps) {
         if only.as_ref().is_some_and(|name| name != d.kernel.name) {
             continue;
         }

@@ -1,6 +1,6 @@
 //! Every kernel in every variant, with no GPU: it composes, naga validates it, its bindings are
-//! those of its launch and of its header, its parameters those of its row, it keeps within
-//! WebGPU's default limits, and SPIR-V, MSL and HLSL can be written.
+//! those of its launch and of its header, its parameters those of its row, it keeps within the
+//! limits of the adapters it is for, and SPIR-V, MSL and HLSL can be written.
 //!
 //! With `OMNIMINI_DUMP_WGSL=DIR` the composed texts are left there for other compilers.
 
@@ -16,13 +16,14 @@ use omnimini::kernel::{Access, Dispatch, KERNELS};
 use omnimini::shader::{Const, Dialect};
 use regex::Regex;
 
-fn every() -> Vec<(&'static str, Dispatch)> {
+/// Every variant once, with the first abilities that ask for it.
+fn every() -> Vec<(&'static str, Caps, Dispatch)> {
     let mut seen = HashSet::new();
     let mut all = Vec::new();
     for (name, caps) in caps() {
         for d in catalog(&caps) {
             if seen.insert((d.kernel.name, d.variant.clone())) {
-                all.push((name, d));
+                all.push((name, caps.clone(), d));
             }
         }
     }
@@ -34,7 +35,7 @@ fn catalog_covers_every_kernel() {
     let all = every();
     for kernel in KERNELS {
         assert!(
-            all.iter().any(|(_, d)| d.kernel.name == kernel.name),
+            all.iter().any(|(.., d)| d.kernel.name == kernel.name),
             "{}",
             kernel.name
         );
@@ -45,11 +46,11 @@ fn catalog_covers_every_kernel() {
 #[test]
 fn every_variant_validates_and_translates() {
     let dump = std::env::var_os("OMNIMINI_DUMP_WGSL").map(std::path::PathBuf::from);
-    for (n, (caps, d)) in every().iter().enumerate() {
+    for (n, (name, caps, d)) in every().iter().enumerate() {
         let wgsl = d.kernel.compose(&d.variant, Dialect::Naga).unwrap();
         let fail = |what: &str| -> ! {
             panic!(
-                "{} for {caps} ({}): {what}\n{wgsl}",
+                "{} for {name} ({}): {what}\n{wgsl}",
                 d.kernel.name, d.variant
             )
         };
@@ -57,7 +58,11 @@ fn every_variant_validates_and_translates() {
             naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|e| fail(&e.emit_to_string(&wgsl)));
         let mut validator = Validator::new(
             ValidationFlags::all(),
-            Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+            Capabilities::SUBGROUP
+                | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+                | Capabilities::SHADER_FLOAT16
+                | Capabilities::COOPERATIVE_MATRIX
+                | Capabilities::SHADER_INT64,
         );
         validator
             .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
@@ -67,9 +72,11 @@ fn every_variant_validates_and_translates() {
             .unwrap_or_else(|e| fail(&e.emit_to_string(&wgsl)));
         bindings_match(&module, d);
         header_matches(&module, d);
-        limits_hold(&module, d);
+        limits_hold(&module, d, caps);
         writes(&module, &info, d);
-        if let Some(dir) = &dump {
+        // 64-bit integers and matrices are naga's own; no browser has them.
+        let native = ["u64", "coop_mat"].iter().any(|word| wgsl.contains(word));
+        if let Some(dir) = dump.as_ref().filter(|_| !native) {
             std::fs::create_dir_all(dir).unwrap();
             let wgsl = d.kernel.compose(&d.variant, Dialect::Browser).unwrap();
             std::fs::write(dir.join(format!("{}.{n}.wgsl", d.kernel.name)), wgsl).unwrap();
@@ -202,11 +209,15 @@ fn header_matches(module: &naga::Module, d: &Dispatch) {
             says(&access[1]);
             continue;
         }
-        // `weight_a_w` is the `w` of the module `weight_a`, one of the weights.
+        // `weight_a_w` is the `w` of the module `weight_a`, one of the weights; a weight that is read
+        // in words has its `w` in `words_a`.
         let modules = d.variant.modules.iter().map(|(m, ..)| *m);
         let from = modules.filter(|m| own.starts_with(&format!("{m}_")));
         let from = from.max_by_key(|m| m.len()).unwrap_or(own);
-        let family = from.split('_').next().unwrap();
+        let family = match from.split('_').next().unwrap() {
+            "words" => "weight",
+            family => family,
+        };
         assert!(
             Regex::new(&format!(r"\b{family}(s|'s)?\b"))
                 .unwrap()
@@ -223,16 +234,33 @@ fn header_matches(module: &naga::Module, d: &Dispatch) {
     let size = size.captures(&launch).unwrap_or_else(|| {
         panic!("shaders/{name}.wgsl: say `workgroups of N` at `launch` in the header")
     });
-    let consts = &d.variant.consts;
-    let size = match consts.iter().find(|(n, _)| *n == &size[1]) {
-        Some((_, Const::U(value))) => *value,
-        _ => size[1].parse().unwrap(),
+    let size = match size[1].parse() {
+        Ok(number) => number,
+        Err(_) => constant(module, &size[1]).unwrap_or_else(|| {
+            panic!(
+                "shaders/{name}.wgsl: `launch` names `{}`, no constant",
+                &size[1]
+            )
+        }),
     };
     let [entry] = module.entry_points.as_slice() else {
         panic!("{name}: one entry point");
     };
     assert_eq!((&*entry.name, entry.stage), ("main", ShaderStage::Compute));
     assert_eq!(entry.workgroup_size, [size, 1, 1], "{name}");
+}
+
+/// A `u32` constant of the kernel, or of a module: its name is prefixed there.
+fn constant(module: &naga::Module, name: &str) -> Option<u32> {
+    let named = |is: &dyn Fn(&str) -> bool| {
+        let mut all = module.constants.iter().map(|(_, c)| c);
+        let found = all.find(|c| c.name.as_deref().is_some_and(is))?;
+        match module.global_expressions[found.init] {
+            naga::Expression::Literal(naga::Literal::U32(value)) => Some(value),
+            _ => None,
+        }
+    };
+    named(&|n| n == name).or_else(|| named(&|n| n.ends_with(&format!("_{name}"))))
 }
 
 /// The scalar that an array is made of.
@@ -243,9 +271,10 @@ fn element(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Option<Scalar
     }
 }
 
-/// Every variant of the catalog runs in a browser that gives no more than WebGPU's defaults.
-fn limits_hold(module: &naga::Module, d: &Dispatch) {
-    let (name, most) = (d.kernel.name, Caps::webgpu_default());
+/// A variant keeps within the limits of what it was catalogued for: WebGPU's defaults, and more
+/// workgroup memory beside matrix units.
+fn limits_hold(module: &naga::Module, d: &Dispatch, most: &Caps) {
+    let name = d.kernel.name;
     let mut layouts = naga::proc::Layouter::default();
     layouts.update(module.to_ctx()).unwrap();
     let shared = module.global_variables.iter().map(|(_, var)| var);
@@ -295,7 +324,14 @@ fn writes(module: &naga::Module, info: &naga::valid::ModuleInfo, d: &Dispatch) {
         ..Default::default()
     };
     let mut text = String::new();
-    hlsl::Writer::new(&mut text, &options, &hlsl::PipelineOptions::default())
-        .write(module, info, None)
-        .unwrap_or_else(|e| panic!("{name}: HLSL: {e}"));
+    let written = hlsl::Writer::new(&mut text, &options, &hlsl::PipelineOptions::default())
+        .write(module, info, None);
+    // naga has no matrix units for DX12, and offers none there.
+    let matrix = name == "matmul_matrix";
+    assert_eq!(
+        written.is_err(),
+        matrix,
+        "{name}: HLSL: {:?}",
+        written.err()
+    );
 }

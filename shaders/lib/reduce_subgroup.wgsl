@@ -17,3 +17,12 @@ fn sum4(v: vec4<f32>, lid: u32) -> vec4<f32> {
     }
     return s;
 }
+
+// The largest of a team's v, component by component.
+fn highest(v: vec4<f32>, lid: u32) -> vec4<f32> {
+    var s = v;
+    for (var m = LANES / 2u; m > 0u; m = m / 2u) {
+        s = max(s, subgroupShuffleXor(s, m));
+    }
+    return s;
+}

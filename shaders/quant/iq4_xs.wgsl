@@ -1,12 +1,10 @@
 // iq4_xs: w = d * (s - 32) * VALUES[q], s 6 bits a group. Planes: 0 nibbles (16 bytes a group), 1 header
 // (8 bytes a super-block of 256: d as f16, 8 upper pairs of s, 8 low nibbles of s). Interface: see f32.wgsl.
-override BINDING: u32;
-@group(0) @binding(BINDING) var<storage, read> w: array<vec4<u32>>;
-
-const VALUES = array<f32, 16>(
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0,
-    1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
-);
+import package::words::{at, word};
+import package::codes::{nibbles, values};
+const INTEGERS: bool = true;
+// VALUES as signed bytes: -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113.
+const VALUES = vec4<u32>(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u);
 
 struct Group {
     scale: vec2<f32>,
@@ -14,23 +12,18 @@ struct Group {
     q: vec4<u32>,
 }
 
-fn word(i: u32) -> u32 {
-    return w[i >> 2u][i & 3u];
-}
-
-fn nibbles(q: vec4<u32>, i: u32) -> vec4<u32> {
-    return unpack4xU8((q[i >> 1u] >> ((i & 1u) * 4u)) & 0x0f0f0f0fu);
-}
-
 fn load(g: u32, planes: vec4<u32>) -> Group {
-    let at = planes.y * 4u + (g >> 3u) * 2u;
-    let head = word(at);
     let j = g & 7u;
-    let s = ((word(at + 1u) >> (4u * j)) & 15u) | (((head >> (16u + 2u * j)) & 3u) << 4u);
-    return Group(vec2<f32>(unpack2x16float(head).x * (f32(s) - 32.0)), vec2<f32>(0.0), w[planes.x + g]);
+    let start = planes.y * 4u + (g >> 3u) * 2u;
+    let head = word(start);
+    let s = ((word(start + 1u) >> (4u * j)) & 15u) | (((head >> (16u + 2u * j)) & 3u) << 4u);
+    return Group(vec2<f32>(unpack2x16float(head).x * (f32(s) - 32.0)), vec2<f32>(0.0), at(planes.x + g));
+}
+
+fn packed(q: Group, i: u32) -> u32 {
+    return values(VALUES, nibbles(q.q, i));
 }
 
 fn quants(q: Group, i: u32) -> vec4<f32> {
-    let n = nibbles(q.q, i);
-    return vec4<f32>(VALUES[n.x], VALUES[n.y], VALUES[n.z], VALUES[n.w]);
+    return vec4<f32>(unpack4xI8(packed(q, i)));
 }

@@ -1,6 +1,7 @@
 // q4_0: w = d * (q - 8). Planes: 0 nibbles (16 bytes a group), 1 d (f16 a group). Interface: see f32.wgsl.
-override BINDING: u32;
-@group(0) @binding(BINDING) var<storage, read> w: array<vec4<u32>>;
+import package::words::{at, half_at};
+import package::codes::{nibbles};
+const INTEGERS: bool = true;
 
 struct Group {
     scale: vec2<f32>,
@@ -8,24 +9,15 @@ struct Group {
     q: vec4<u32>,
 }
 
-fn word(i: u32) -> u32 {
-    return w[i >> 2u][i & 3u];
-}
-
-// Half `i` of the plane that starts at vector `plane`.
-fn half_at(plane: u32, i: u32) -> f32 {
-    return unpack2x16float(word(plane * 4u + (i >> 1u)) >> ((i & 1u) * 16u)).x;
-}
-
-fn nibbles(q: vec4<u32>, i: u32) -> vec4<u32> {
-    return unpack4xU8((q[i >> 1u] >> ((i & 1u) * 4u)) & 0x0f0f0f0fu);
-}
-
 fn load(g: u32, planes: vec4<u32>) -> Group {
     let d = half_at(planes.y, g);
-    return Group(vec2<f32>(d), vec2<f32>(-8.0 * d), w[planes.x + g]);
+    return Group(vec2<f32>(d), vec2<f32>(-8.0 * d), at(planes.x + g));
+}
+
+fn packed(q: Group, i: u32) -> u32 {
+    return nibbles(q.q, i);
 }
 
 fn quants(q: Group, i: u32) -> vec4<f32> {
-    return vec4<f32>(nibbles(q.q, i));
+    return vec4<f32>(unpack4xU8(packed(q, i)));
 }

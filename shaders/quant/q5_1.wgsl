@@ -1,7 +1,8 @@
 // q5_1: w = d * q + m. Planes: 0 low nibbles (16 bytes a group), 1 fifth bits (bit e = element e),
 // 2 (d, m) (two f16 a group). Interface: see f32.wgsl.
-override BINDING: u32;
-@group(0) @binding(BINDING) var<storage, read> w: array<vec4<u32>>;
+import package::words::{at, word};
+import package::codes::{bits, nibbles};
+const INTEGERS: bool = true;
 
 struct Group {
     scale: vec2<f32>,
@@ -10,24 +11,15 @@ struct Group {
     high: u32,
 }
 
-fn word(i: u32) -> u32 {
-    return w[i >> 2u][i & 3u];
-}
-
-fn nibbles(q: vec4<u32>, i: u32) -> vec4<u32> {
-    return unpack4xU8((q[i >> 1u] >> ((i & 1u) * 4u)) & 0x0f0f0f0fu);
-}
-
-// Bits 0..3 of `b`, one to each component.
-fn bits(b: u32) -> vec4<u32> {
-    return (vec4<u32>(b) >> vec4<u32>(0u, 1u, 2u, 3u)) & vec4<u32>(1u);
-}
-
 fn load(g: u32, planes: vec4<u32>) -> Group {
     let dm = unpack2x16float(word(planes.z * 4u + g));
-    return Group(vec2<f32>(dm.x), vec2<f32>(dm.y), w[planes.x + g], word(planes.y * 4u + g));
+    return Group(vec2<f32>(dm.x), vec2<f32>(dm.y), at(planes.x + g), word(planes.y * 4u + g));
+}
+
+fn packed(q: Group, i: u32) -> u32 {
+    return nibbles(q.q, i) | (bits(q.high >> (4u * i)) << 4u);
 }
 
 fn quants(q: Group, i: u32) -> vec4<f32> {
-    return vec4<f32>(nibbles(q.q, i) | (bits(q.high >> (4u * i)) << vec4<u32>(4u)));
+    return vec4<f32>(unpack4xU8(packed(q, i)));
 }

@@ -128,7 +128,8 @@ impl Devices {
                 out,
                 "   subgroups {subgroups}, f16 {}, cooperative matrix {}, binding {} MiB, buffer {} MiB, workgroup {} invocations and {} KiB",
                 yes(a.f16),
-                yes(a.cooperative_matrix),
+                a.cooperative_matrix
+                    .map_or("no".into(), |side| format!("{side} x {side}")),
                 a.max_binding >> 20,
                 a.max_buffer >> 20,
                 a.max_invocations,

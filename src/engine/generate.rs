@@ -306,8 +306,10 @@ impl Generation<'_> {
             if !last {
                 state.current = 0;
                 self.write_rows(&mut state, first, rows)?;
-                let pieces = state.pace.chunk_pieces(rows, engine.prompt.len());
-                let encoder = encode(&engine, &engine.prompt, pieces);
+                // Nobody asks for this chunk's logits.
+                let count = engine.plans[1].body;
+                let pieces = state.pace.chunk_pieces(rows, count);
+                let encoder = encode(&engine, &engine.prompt, count, rows, pieces);
                 next = Some((engine.gpu.submit(encoder), rows, Instant::now()));
                 self.sequence
                     .cached
@@ -423,7 +425,8 @@ impl Generation<'_> {
             None if steps == 1 => state.pace.step_pieces(program.len()),
             None => 1,
         };
-        let mut encoder = encode(&engine, program, pieces);
+        let tokens = rows.unwrap_or(1);
+        let mut encoder = encode(&engine, program, program.len(), tokens, pieces);
         let mut logits_copy = None;
         if self.logprobs.is_some() {
             let bytes = engine.model.config.vocab as u64 * 4;
@@ -550,18 +553,25 @@ impl Generation<'_> {
     }
 }
 
-/// Submits all but the last of `pieces` parts of a program, and gives the last one, encoded.
-fn encode(engine: &Engine, program: &Program, pieces: usize) -> wgpu::CommandEncoder {
-    let part = program.len().div_ceil(pieces.max(1)).max(1);
+/// Submits all but the last of `pieces` parts of the first `count` launches of a program, for a step of
+/// `tokens` tokens, and gives the last one, encoded.
+fn encode(
+    engine: &Engine,
+    program: &Program,
+    count: usize,
+    tokens: usize,
+    pieces: usize,
+) -> wgpu::CommandEncoder {
+    let part = count.div_ceil(pieces.max(1)).max(1);
     let mut first = 0;
     loop {
         let mut encoder = engine.gpu.encoder();
-        let end = first + part;
+        let end = (first + part).min(count);
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            program.encode_range(first..end, &mut pass);
+            program.encode_range(first..end, tokens, &mut pass);
         }
-        if end >= program.len() {
+        if end >= count {
             return encoder;
         }
         engine.gpu.submit(encoder);

@@ -75,9 +75,13 @@ fn distinct<'a>(launches: impl Iterator<Item = &'a Dispatch>) -> Vec<&'a Dispatc
 /// Switches off what a wrong kernel rests on, and says what that is. `before` is what it was
 /// planned with; `turned` says whether the kind of device was taken for another already.
 fn step_down(caps: &mut Caps, before: &Caps, w: &Wrong, turned: &mut bool) -> Option<&'static str> {
-    if w.wgsl.contains("coop_mat") && before.coop_matrix {
-        caps.coop_matrix = false;
+    if w.wgsl.contains("coop_mat") && before.coop_matrix.is_some() {
+        caps.coop_matrix = None;
         return Some("cooperative matrices");
+    }
+    if w.wgsl.contains("u64") && before.int64 {
+        caps.int64 = false;
+        return Some("64-bit integers");
     }
     // Operations have a capital letter after the word; comments name subgroups, too.
     let operation = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::pipelines::text;
 use super::{Buffers, Fnv, Gpu, Kept, Pipelines, Program, Readback};
 use crate::error::Result;
-use crate::kernel::probe::{Probe, probe};
+use crate::kernel::probe::{Kind, Probe, probe};
 use crate::kernel::{Access, Dispatch, Resource};
 
 /// A driver's arithmetic may be this much worse than the one the probes' limits come from: units in
@@ -18,22 +18,14 @@ const SLACK: f64 = 10.0;
 /// Any seed does; one that never changes makes a check the same everywhere.
 const SEED: u64 = 0x6f6d_6e69;
 
-fn half_at(words: &[u32], i: usize) -> Option<f64> {
-    let bits = (words.get(i / 2)? >> (16 * (i % 2))) as u16;
-    Some(half::f16::from_bits(bits).to_f64())
-}
-
-fn float_at(words: &[u32], i: usize) -> Option<f64> {
-    words.get(i).map(|w| f64::from(f32::from_bits(*w)))
-}
-
 /// Joins the parts of a split attention: `[H, SPLITS, HD + 4]` to `[H, HD]`.
 fn join(parts: &[u32], want: usize, probe: &Probe) -> Option<Vec<f64>> {
-    let [heads, splits, _] = probe.dispatch.grid.map(|g| g as usize);
+    let constant = |name| Some(probe.dispatch.constant(name)? as usize);
+    let (heads, splits) = (constant("H")?, constant("SPLITS")?);
     let hd = want / heads;
     let mut out = Vec::with_capacity(want);
     for h in 0..heads {
-        let at = |s: usize, e: usize| float_at(parts, (h * splits + s) * (hd + 4) + e);
+        let at = |s: usize, e: usize| Kind::Float.read(parts, (h * splits + s) * (hd + 4) + e);
         let mut used = Vec::new();
         for s in 0..splits {
             if at(s, hd + 1)? > 0.0 {
@@ -72,10 +64,8 @@ pub fn compare(
         let got: Option<Vec<f64>> = if joined {
             touched.fill(true);
             join(after, n, probe)
-        } else if e.half {
-            (0..n).map(|i| half_at(after, first + i)).collect()
         } else {
-            (0..n).map(|i| float_at(after, first + i)).collect()
+            (0..n).map(|i| e.kind.read(after, first + i)).collect()
         };
         let got = got.ok_or_else(|| format!("{resource} is too short"))?;
         let largest = e.values.iter().fold(e.floor, |m, v| m.max(v.abs()));
@@ -87,9 +77,7 @@ pub fn compare(
                     first.wrapping_add(i)
                 ));
             }
-            if !joined
-                && let Some(touched) = touched.get_mut((first + i) / if e.half { 2 } else { 1 })
-            {
+            if !joined && let Some(touched) = touched.get_mut((first + i) / e.kind.per_word()) {
                 *touched = true;
             }
         }

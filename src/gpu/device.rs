@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::store::{Fnv, Kept, cache_folder};
-use crate::caps::{Caps, DeviceKind};
+use crate::caps::{Caps, DeviceKind, Precision};
 use crate::error::{Error, Result};
 
 /// An adapter of this machine, as `omnimini devices` shows it.
@@ -26,8 +26,8 @@ pub struct AdapterInfo {
     pub subgroups: Option<(u32, u32)>,
     /// Native half precision.
     pub f16: bool,
-    /// Cooperative matrices of 8 x 8 halves.
-    pub cooperative_matrix: bool,
+    /// Side of square cooperative matrices, f16 in and f32 out, where there are any.
+    pub cooperative_matrix: Option<u32>,
     /// Largest storage binding, bytes.
     pub max_binding: u64,
     /// Largest buffer, bytes.
@@ -49,6 +49,8 @@ impl fmt::Display for AdapterInfo {
 pub struct DeviceOptions {
     /// Which adapter: a number of the list or a part of its name; the best when `None`.
     pub adapter: Option<String>,
+    /// What activations may be rounded to.
+    pub precision: Precision,
     /// WebGPU's default limits and no optional feature, as a browser may give.
     pub strict_webgpu: bool,
     /// Folder for compiled pipelines and results of checks; nothing is kept when `None`.
@@ -59,6 +61,7 @@ impl Default for DeviceOptions {
     fn default() -> Self {
         Self {
             adapter: None,
+            precision: Precision::Auto,
             strict_webgpu: false,
             cache: cache_folder(),
         }
@@ -136,22 +139,32 @@ fn kind(ty: wgpu::DeviceType) -> DeviceKind {
 /// The features we use where an adapter has them.
 const WANTED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SHADER_INT64)
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
     .union(wgpu::Features::PIPELINE_CACHE);
+
+/// Matrix units. wgpu calls them experimental and wants a word that this is known.
+const MATRICES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
 
 fn caps(
     info: &wgpu::AdapterInfo,
     features: wgpu::Features,
     limits: &wgpu::Limits,
-    coop_matrix: bool,
+    coop_matrix: Option<u32>,
+    precision: Precision,
 ) -> Caps {
     let subgroups = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size > 0;
     Caps {
         kind: kind(info.device_type),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        int64: features.contains(wgpu::Features::SHADER_INT64),
         subgroups: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
         coop_matrix,
+        precision: precision.resolve(
+            kind(info.device_type),
+            features.contains(wgpu::Features::SHADER_F16),
+        ),
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
@@ -181,10 +194,21 @@ fn describe(index: usize, info: &wgpu::AdapterInfo, caps: &Caps) -> AdapterInfo 
     }
 }
 
-fn has_coop_matrix(adapter: &wgpu::Adapter) -> bool {
-    adapter
-        .features()
-        .contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+/// Side of the largest square matrices that an adapter multiplies, f16 in and f32 out.
+fn coop_matrix(adapter: &wgpu::Adapter) -> Option<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    if !adapter.features().contains(MATRICES) {
+        return None;
+    }
+    let sides = adapter.cooperative_matrix_properties().into_iter();
+    let square = |p: &wgpu::CooperativeMatrixProperties| {
+        [p.m_size, p.n_size, p.k_size]
+            .iter()
+            .all(|s| *s == p.m_size)
+            && (p.ab_type, p.cr_type) == (F16, F32)
+    };
+    let known = |side: &u32| [8, 16].contains(side);
+    sides.filter(square).map(|p| p.m_size).filter(known).max()
 }
 
 /// Every adapter, real GPUs first; the order `--adapter` numbers them by.
@@ -207,10 +231,31 @@ pub async fn adapters() -> Vec<AdapterInfo> {
     let adapters = enumerate(false).await;
     let describe = |(index, a): (usize, &wgpu::Adapter)| {
         let info = a.get_info();
-        let caps = caps(&info, a.features(), &a.limits(), has_coop_matrix(a));
+        let matrix = coop_matrix(a);
+        let caps = caps(&info, a.features(), &a.limits(), matrix, Precision::Auto);
         describe(index, &info, &caps)
     };
     adapters.iter().enumerate().map(describe).collect()
+}
+
+/// wgpu's leave to use what it calls experimental.
+#[expect(
+    unsafe_code,
+    reason = "matrix units; every kernel with them is checked on the adapter before it is used"
+)]
+fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
+    if !wanted {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    // SAFETY: the token asks that undefined behaviour in experimental features be expected. Ours are
+    // cooperative matrices, in one kernel whose loads and stores stay inside workgroup memory.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+fn refused(e: &wgpu::RequestDeviceError) -> Error {
+    Error::Device {
+        reason: e.to_string(),
+    }
 }
 
 impl Gpu {
@@ -241,29 +286,54 @@ impl Gpu {
             });
         }
         let adapter = adapters.swap_remove(index);
-        let (features, limits) = if options.strict_webgpu {
+        let matrix = coop_matrix(&adapter).filter(|_| !options.strict_webgpu);
+        let (mut features, limits) = if options.strict_webgpu {
             (wgpu::Features::empty(), wgpu::Limits::default())
         } else {
             (adapter.features() & WANTED, adapter.limits())
         };
-        let (device, queue) = adapter
-            .request_device(&wgpu::DeviceDescriptor {
-                label: Some("omnimini"),
-                required_features: features,
-                required_limits: limits,
-                ..Default::default()
-            })
-            .await
-            .map_err(|e| Error::Device {
-                reason: e.to_string(),
-            })?;
-        Ok(Self::new(device, queue, index, options.cache.clone()))
+        if matrix.is_some() {
+            features |= MATRICES;
+        }
+        let desc = wgpu::DeviceDescriptor {
+            label: Some("omnimini"),
+            required_features: features,
+            required_limits: limits,
+            experimental_features: experimental(matrix.is_some()),
+            ..Default::default()
+        };
+        let opened = adapter.request_device(&desc).await;
+        let (device, queue, matrix) = match opened {
+            Ok((device, queue)) => (device, queue, matrix),
+            // Some drivers offer matrix units and then refuse them.
+            Err(e) if matrix.is_some() => {
+                log::warn!("{}: no matrix units after all ({e})", found[index]);
+                let desc = wgpu::DeviceDescriptor {
+                    required_features: features - MATRICES,
+                    experimental_features: experimental(false),
+                    ..desc
+                };
+                let opened = adapter.request_device(&desc).await;
+                let (device, queue) = opened.map_err(|e| refused(&e))?;
+                (device, queue, None)
+            }
+            Err(e) => return Err(refused(&e)),
+        };
+        let cache = options.cache.clone();
+        Ok(Self::new(
+            device,
+            queue,
+            index,
+            cache,
+            matrix,
+            options.precision,
+        ))
     }
 
     /// Takes a device that the program has already, for example its window's. Its error handler and
     /// its device-lost callback become ours: what goes wrong comes as an error of the call at hand.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::new(device, queue, 0, cache_folder())
+        Self::new(device, queue, 0, cache_folder(), None, Precision::Auto)
     }
 
     /// Compiles what `rewrite` makes of every kernel: for tests of what happens on a driver that
@@ -274,12 +344,17 @@ impl Gpu {
         self
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, index: usize, cache: Option<PathBuf>) -> Self {
+    fn new(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        index: usize,
+        cache: Option<PathBuf>,
+        matrix: Option<u32>,
+        precision: Precision,
+    ) -> Self {
         let info = device.adapter_info();
-        let coop = device
-            .features()
-            .contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
-        let caps = caps(&info, device.features(), &device.limits(), coop);
+        let features = device.features();
+        let caps = caps(&info, features, &device.limits(), matrix, precision);
         let faults = Arc::new(Mutex::new(Faults::default()));
         let seen = Arc::clone(&faults);
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
@@ -437,7 +512,8 @@ impl Gpu {
     pub fn buffer(&self, label: &str, bytes: u64) -> wgpu::Buffer {
         self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
-            size: bytes.next_multiple_of(16).max(16),
+            // Kernels read by up to 32 bytes.
+            size: bytes.next_multiple_of(32).max(32),
             usage: wgpu::BufferUsages::STORAGE
                 | wgpu::BufferUsages::COPY_DST
                 | wgpu::BufferUsages::COPY_SRC,

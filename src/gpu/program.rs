@@ -21,6 +21,22 @@ struct Launch {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     grid: [u32; 3],
+    tokens: Option<(usize, u32)>,
+}
+
+impl Launch {
+    /// Encodes it for a step of `tokens` tokens; see [`Dispatch::tokens`].
+    fn encode(&self, tokens: usize, pass: &mut wgpu::ComputePass<'_>) {
+        let mut grid = self.grid;
+        if let Some((axis, each)) = self.tokens {
+            let most = u32::try_from(tokens).unwrap_or(u32::MAX);
+            grid[axis] = grid[axis].min(most.div_ceil(each));
+        }
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        let [x, y, z] = grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
 }
 
 /// Launches with everything they bind, ready to be encoded any number of times.
@@ -108,6 +124,7 @@ impl Program {
                 pipeline: pipeline.clone(),
                 group,
                 grid: d.grid,
+                tokens: d.tokens,
             });
         }
         Ok(Self {
@@ -126,23 +143,26 @@ impl Program {
         self.launches.is_empty()
     }
 
-    /// Encodes every launch.
+    /// Encodes every launch, for as many tokens as there may be.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.encode_range(0..self.launches.len(), pass);
+        self.encode_range(0..self.launches.len(), usize::MAX, pass);
     }
 
-    /// Encodes some of the launches; what of `range` is past the last one is left out.
-    pub fn encode_range(&self, range: Range<usize>, pass: &mut wgpu::ComputePass<'_>) {
+    /// Encodes some of the launches for a step of `tokens` tokens; what of `range` is past the last
+    /// launch is left out.
+    pub fn encode_range(
+        &self,
+        range: Range<usize>,
+        tokens: usize,
+        pass: &mut wgpu::ComputePass<'_>,
+    ) {
         let end = range.end.min(self.launches.len());
         let launches = self.launches.get(range.start..end).unwrap_or_default();
         self.counters
             .launches
             .fetch_add(launches.len() as u64, Relaxed);
         for launch in launches {
-            pass.set_pipeline(&launch.pipeline);
-            pass.set_bind_group(0, &launch.group, &[]);
-            let [x, y, z] = launch.grid;
-            pass.dispatch_workgroups(x, y, z);
+            launch.encode(tokens, pass);
         }
     }
 
@@ -150,10 +170,7 @@ impl Program {
     pub fn encode_timed(&self, pass: &mut wgpu::ComputePass<'_>, set: &wgpu::QuerySet) {
         for (i, launch) in self.launches.iter().enumerate() {
             pass.write_timestamp(set, i as u32);
-            pass.set_pipeline(&launch.pipeline);
-            pass.set_bind_group(0, &launch.group, &[]);
-            let [x, y, z] = launch.grid;
-            pass.dispatch_workgroups(x, y, z);
+            launch.encode(usize::MAX, pass);
         }
         pass.write_timestamp(set, self.launches.len() as u32);
     }

@@ -26,6 +26,22 @@ pub const ROPE_APPEND: Kernel = kernel!(
     ["q_gain", "k_gain", "eps", "page_stride", "values"]
 );
 
+/// [`DECODE`] by the lanes of a software driver.
+pub const DECODE_LANES: Kernel = kernel!(
+    "attention_decode_lanes",
+    ["q_gain", "k_gain", "eps", "page_stride", "values", "scale"]
+);
+
+/// [`PROMPT`] by the lanes of a software driver, with q's norm and rotation.
+pub const PROMPT_LANES: Kernel = kernel!(
+    "attention_prompt_lanes",
+    ["q_gain", "eps", "tokens", "page_stride", "values", "scale"]
+);
+
+/// k's norm and rotation, and append, by the lanes of a software driver.
+pub const APPEND_LANES: Kernel =
+    kernel!("append_lanes", ["k_gain", "eps", "page_stride", "values"]);
+
 /// Positions of one page of the cache.
 pub const PAGE: usize = 32;
 
@@ -47,10 +63,13 @@ impl KvType {
         }
     }
 
-    fn file(self) -> &'static str {
-        match self {
-            Self::F16 => "kv/f16",
-            Self::F32 => "kv/f32",
+    /// The module that reads it by items of four elements, or of eight.
+    fn file(self, wide: bool) -> &'static str {
+        match (self, wide) {
+            (Self::F16, false) => "kv/f16",
+            (Self::F32, false) => "kv/f32",
+            (Self::F16, true) => "kv/f16_wide",
+            (Self::F32, true) => "kv/f32_wide",
         }
     }
 }
@@ -71,56 +90,106 @@ impl KvShape {
     pub fn layer_bytes(&self, kv_heads: usize, head_dim: usize) -> usize {
         2 * self.pages * PAGE * kv_heads * head_dim * self.dtype.bytes()
     }
-
-    /// Items of four elements from a key to its value.
-    fn values(&self, a: &Attention) -> usize {
-        self.pages * PAGE * a.kv_heads * a.head_dim / 4
-    }
 }
 
-/// What the attention kernels bind beside q, k and v.
+/// Places of the gains of q and k among the vectors, in elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Gains {
-    /// Places of the gains of q and k among the vectors, in elements.
+    /// Of q.
     pub q: usize,
-    /// See `q`.
+    /// Of k.
     pub k: usize,
 }
 
-fn bind_cache(d: &mut Dispatch, a: &Attention, kv: KvShape) {
-    let step = d.bind(Resource::Step, Access::Read);
-    let pages = d.bind(Resource::Pages, Access::Read);
-    let binding = d.bind(Resource::Kv(a.layer), Access::Write);
-    let consts = vec![
-        ("PAGES", pages),
-        ("ROWS", step),
-        ("KV", u(a.kv_heads)),
-        ("HD", u(a.head_dim)),
-        ("PAGE", u(PAGE)),
-    ];
-    d.module("cache", "lib/cache", consts);
-    d.module("kv", kv.dtype.file(), vec![("BINDING", binding)]);
+/// Everything that a layer's attention kernels are made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// The operation.
+    pub a: &'a Attention,
+    /// The cache.
+    pub kv: KvShape,
+    /// Elements of a head that turn, and whether their pairs are NeoX's.
+    pub rope: (usize, bool),
+    /// Gains of the norms of q and k, where there are any.
+    pub gains: Gains,
 }
 
-fn bind_head(d: &mut Dispatch, a: &Attention, rope: (usize, bool), qkv: Resource, team: Team) {
-    let qkv = d.bind(qkv, Access::Write);
-    let vectors = d.bind(Resource::Vectors, Access::Read);
-    let table = d.bind(Resource::Rope(a.rope), Access::Read);
-    let head = vec![
-        ("WG", Const::U(team.wg)),
-        ("HD", u(a.head_dim)),
-        ("NORM", Const::B(a.qk_norm.is_some())),
-        ("QKV", qkv),
-        ("VECTORS", vectors),
-    ];
-    d.module("head", "lib/head", head);
-    let (dims, neox) = rope;
-    let rope = vec![
-        ("BINDING", table),
-        ("DIMS", u(dims)),
-        ("NEOX", Const::B(neox)),
-    ];
-    d.module("rope", "lib/rope", rope);
+impl Site<'_> {
+    /// Lanes of the kernels for software drivers, where these fit.
+    fn lanes(&self, caps: &Caps) -> Option<u32> {
+        let lanes = caps.software_lanes()?;
+        let hd = self.a.head_dim as u32;
+        // What a prompt's workgroup keeps: eight tokens' queries and sums, 4 bytes an element.
+        let kept =
+            8 * 4 * ((hd / 4).next_multiple_of(lanes) * 4 + (hd / 8).next_multiple_of(lanes) * 8);
+        let fits = hd.is_multiple_of(8) && self.rope.0.is_multiple_of(8);
+        (fits && kept <= caps.workgroup_memory).then_some(lanes)
+    }
+
+    fn bind_cache(&self, d: &mut Dispatch, wide: bool) {
+        let step = d.bind(Resource::Step, Access::Read);
+        let pages = d.bind(Resource::Pages, Access::Read);
+        let binding = d.bind(Resource::Kv(self.a.layer), Access::Write);
+        let consts = vec![
+            ("PAGES", pages),
+            ("ROWS", step),
+            ("KV", u(self.a.kv_heads)),
+            ("HD", u(self.a.head_dim)),
+            ("PAGE", u(PAGE)),
+        ];
+        d.module("cache", "lib/cache", consts);
+        let file = self.kv.dtype.file(wide);
+        d.module("kv", file, vec![("BINDING", binding)]);
+    }
+
+    /// Binds what makes heads ready: by a workgroup of `team` through its memory, or, where `lanes`,
+    /// by each lane for itself.
+    fn bind_head(&self, d: &mut Dispatch, qkv: Resource, team: Team, lanes: bool) {
+        let access = if lanes { Access::Read } else { Access::Write };
+        let qkv = d.bind(qkv, access);
+        let vectors = d.bind(Resource::Vectors, Access::Read);
+        let table = d.bind(Resource::Rope(self.a.rope), Access::Read);
+        let mut head = vec![
+            ("HD", u(self.a.head_dim)),
+            ("NORM", Const::B(self.a.qk_norm.is_some())),
+            ("QKV", qkv),
+            ("VECTORS", vectors),
+        ];
+        if !lanes {
+            head.push(("WG", Const::U(team.wg)));
+        }
+        let (dims, neox) = self.rope;
+        let rope = vec![
+            ("BINDING", table),
+            ("DIMS", u(dims)),
+            ("NEOX", Const::B(neox)),
+        ];
+        let [head_file, rope_file] = if lanes {
+            ["lib/head_lanes", "lib/rope_lanes"]
+        } else {
+            ["lib/head", "lib/rope"]
+        };
+        d.module("head", head_file, head);
+        d.module("rope", rope_file, rope);
+    }
+
+    /// Sets what every kernel that makes scores is told: heads, window, cap.
+    fn set_scores(&self, d: &mut Dispatch) {
+        d.set("H", u(self.a.heads));
+        d.set("WINDOW", Const::U(self.a.window.unwrap_or(0)));
+        d.set("CAP", Const::F(self.a.softcap.unwrap_or(0.0)));
+    }
+
+    /// Items of four elements from a key to its value.
+    fn values(&self) -> Const {
+        u(self.kv.pages * PAGE * self.a.kv_heads * self.a.head_dim / 4)
+    }
+
+    /// Places of the gains: in elements, or where `lanes`, in vectors of four.
+    fn gains(&self, lanes: bool) -> [Const; 2] {
+        let unit = if lanes { 4 } else { 1 };
+        [u(self.gains.q / unit), u(self.gains.k / unit)]
+    }
 }
 
 /// The whole workgroup as one team: heads are loaded by all of it.
@@ -129,6 +198,15 @@ fn workgroup_team(wg: u32) -> Team {
         file: super::REDUCE_SHARED,
         lanes: wg,
         wg,
+    }
+}
+
+/// One subgroup, which is the workgroup.
+fn lanes_team(lanes: u32) -> Team {
+    Team {
+        file: super::REDUCE_SUBGROUP,
+        lanes,
+        wg: lanes,
     }
 }
 
@@ -150,42 +228,49 @@ pub fn splits(caps: &Caps, a: &Attention, positions: usize) -> usize {
     positions.div_ceil(split(caps))
 }
 
-/// One token a sequence: out `[T, heads, head_dim]`, or parts for [`combine`] where there are several.
-///
-/// `rope` is (rotating elements, NeoX pairs); `tokens` sequences have a row each.
-#[expect(clippy::too_many_arguments, reason = "a launch's whole shape")]
+/// One token a sequence, of `tokens`: out `[T, heads, head_dim]`, or parts for [`combine`] where there
+/// are several.
 pub fn decode(
     caps: &Caps,
     label: &str,
-    a: &Attention,
-    kv: KvShape,
-    rope: (usize, bool),
-    gains: Gains,
+    site: &Site<'_>,
     [qkv, out]: [Resource; 2],
     tokens: usize,
 ) -> Dispatch {
-    let team = workgroup_team(64.max((a.head_dim as u32 / 4).next_power_of_two()));
-    let splits = splits(caps, a, kv.stride * PAGE);
-    let mut d = Dispatch::new(&DECODE, label);
-    d.team(team);
-    bind_head(&mut d, a, rope, qkv, team);
-    bind_cache(&mut d, a, kv);
-    let out = d.bind(out, Access::Write);
-    d.set("OUT", out);
-    d.set("H", u(a.heads));
+    let a = site.a;
+    let splits = splits(caps, a, site.kv.stride * PAGE);
+    let lanes = site.lanes(caps);
+    let (mut d, heads) = if let Some(lanes) = lanes {
+        let mut d = Dispatch::new(&DECODE_LANES, label);
+        d.reduce(lanes_team(lanes));
+        d.bind(out, Access::Write);
+        site.bind_head(&mut d, qkv, lanes_team(lanes), true);
+        site.bind_cache(&mut d, true);
+        (d, a.kv_heads * (a.heads / a.kv_heads).div_ceil(4))
+    } else {
+        let team = workgroup_team(64.max((a.head_dim as u32 / 4).next_power_of_two()));
+        let mut d = Dispatch::new(&DECODE, label);
+        d.team(team);
+        site.bind_head(&mut d, qkv, team, false);
+        site.bind_cache(&mut d, false);
+        let out = d.bind(out, Access::Write);
+        d.set("OUT", out);
+        (d, a.heads)
+    };
     d.set("SPLIT", u(split(caps)));
     d.set("SPLITS", u(splits));
-    d.set("WINDOW", Const::U(a.window.unwrap_or(0)));
-    d.set("CAP", Const::F(a.softcap.unwrap_or(0.0)));
+    site.set_scores(&mut d);
+    let [q_gain, k_gain] = site.gains(lanes.is_some());
     d.params = vec![
-        u(gains.q),
-        u(gains.k),
+        q_gain,
+        k_gain,
         Const::F(a.eps),
-        u(kv.stride),
-        u(kv.values(a)),
+        u(site.kv.stride),
+        site.values(),
         Const::F(a.scale),
     ];
-    d.grid = [a.heads as u32, splits as u32, tokens as u32];
+    d.grid = [heads as u32, splits as u32, 1];
+    d.along_tokens(2, tokens, 1);
     d
 }
 
@@ -193,69 +278,77 @@ pub fn decode(
 pub fn combine(
     caps: &Caps,
     label: &str,
-    a: &Attention,
-    kv: KvShape,
+    site: &Site<'_>,
     [parts, y]: [Resource; 2],
     tokens: usize,
 ) -> Dispatch {
+    let a = site.a;
     let mut d = Dispatch::new(&COMBINE, label);
     d.bind(parts, Access::Read);
     d.bind(y, Access::Write);
     let wg = 64;
     d.set("WG", Const::U(wg));
-    d.set("SPLITS", u(splits(caps, a, kv.stride * PAGE)));
+    d.set("SPLITS", u(splits(caps, a, site.kv.stride * PAGE)));
     d.params = vec![u(a.heads), u(a.head_dim / 4)];
-    d.grid = [
-        ((a.heads * a.head_dim) as u32 / 4).div_ceil(wg),
-        tokens as u32,
-        1,
-    ];
+    d.grid[0] = ((a.heads * a.head_dim) as u32 / 4).div_ceil(wg);
+    d.along_tokens(1, tokens, 1);
     d
 }
 
-/// A chunk's q in place, its k and v into the cache.
-pub fn rope_append(
-    label: &str,
-    a: &Attention,
-    kv: KvShape,
-    rope: (usize, bool),
-    gains: Gains,
-    qkv: Resource,
-    tokens: usize,
-) -> Dispatch {
-    let team = workgroup_team(32);
-    let mut d = Dispatch::new(&ROPE_APPEND, label);
-    d.team(team);
-    bind_head(&mut d, a, rope, qkv, team);
-    bind_cache(&mut d, a, kv);
-    d.set("H", u(a.heads));
-    d.params = vec![
-        u(gains.q),
-        u(gains.k),
-        Const::F(a.eps),
-        u(kv.stride),
-        u(kv.values(a)),
-    ];
-    d.grid = [(a.heads + 2 * a.kv_heads) as u32, tokens as u32, 1];
-    d
-}
-
-/// A chunk's attention, after [`rope_append`]: y `[tokens, heads, head_dim]`.
+/// A chunk's attention: y `[tokens, heads, head_dim]`. First its k and v go into the cache (`qkv` may
+/// change), then its queries attend.
 pub fn prompt(
+    caps: &Caps,
     label: &str,
-    a: &Attention,
-    kv: KvShape,
+    site: &Site<'_>,
     [qkv, y]: [Resource; 2],
     tokens: usize,
-) -> Dispatch {
-    let mut d = Dispatch::new(&PROMPT, label);
-    d.bind(qkv, Access::Read);
+) -> [Dispatch; 2] {
+    let a = site.a;
+    let append = format!("{label}.append");
+    let eps = Const::F(a.eps);
+    let [stride, values] = [u(site.kv.stride), site.values()];
+    let lanes = site.lanes(caps);
+    let [q_gain, k_gain] = site.gains(lanes.is_some());
+    let Some(lanes) = lanes else {
+        let team = workgroup_team(32);
+        let mut first = Dispatch::new(&ROPE_APPEND, &append);
+        first.team(team);
+        site.bind_head(&mut first, qkv, team, false);
+        site.bind_cache(&mut first, false);
+        first.set("H", u(a.heads));
+        first.params = vec![q_gain, k_gain, eps, stride, values];
+        first.grid[0] = (a.heads + 2 * a.kv_heads) as u32;
+        first.along_tokens(1, tokens, 1);
+
+        let mut d = Dispatch::new(&PROMPT, label);
+        d.bind(qkv, Access::Read);
+        d.bind(y, Access::Write);
+        site.bind_cache(&mut d, false);
+        site.set_scores(&mut d);
+        d.params = vec![u(tokens), stride, values, Const::F(a.scale)];
+        d.grid[0] = a.heads as u32;
+        d.along_tokens(1, tokens, 32);
+        return [first, d];
+    };
+    let team = lanes_team(lanes);
+    let mut first = Dispatch::new(&APPEND_LANES, &append);
+    first.reduce(team);
+    site.bind_head(&mut first, qkv, team, true);
+    site.bind_cache(&mut first, true);
+    first.set("H", u(a.heads));
+    first.params = vec![k_gain, eps, stride, values];
+    first.grid[0] = 2 * a.kv_heads as u32;
+    first.along_tokens(1, tokens, 1);
+
+    let mut d = Dispatch::new(&PROMPT_LANES, label);
+    d.reduce(team);
     d.bind(y, Access::Write);
-    bind_cache(&mut d, a, kv);
-    d.set("H", u(a.heads));
-    d.set("WINDOW", Const::U(a.window.unwrap_or(0)));
-    d.set("CAP", Const::F(a.softcap.unwrap_or(0.0)));
-    d.params = vec![u(tokens), u(kv.stride), u(kv.values(a)), Const::F(a.scale)];
-    d.grid = [a.heads as u32, (tokens as u32).div_ceil(32), 1];
-    d
+    site.bind_head(&mut d, qkv, team, true);
+    site.bind_cache(&mut d, true);
+    site.set_scores(&mut d);
+    d.params = vec![q_gain, eps, u(tokens), stride, values, Const::F(a.scale)];
+    d.grid[0] = a.heads as u32;
+    d.along_tokens(1, tokens, 8);
+    [first, d]
 }

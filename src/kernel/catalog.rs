@@ -1,27 +1,58 @@
 //! Every variant we ship, as launches: what the tests and the benches walk.
 
-use super::attention::{self, Gains, KvShape, KvType};
-use super::linear::{self, Columns, Input, Output, Weight};
+use super::attention::{self, Gains, KvShape, KvType, Site};
+use super::linear::{self, Columns, Input, Inputs, Output, Weight};
 use super::{Dispatch, Resource, pointwise, sample};
-use crate::caps::Caps;
+use crate::caps::{Caps, Precision};
 use crate::graph::{Act, Attention, NodeId};
-use crate::quant::FORMATS;
+use crate::quant::{FORMATS, Layout};
 use crate::tensor::DType;
 
-fn weight(dtype: DType, id: usize) -> Weight {
-    Weight {
-        resource: Resource::Weight(id, 0),
-        dtype,
-        rows: 64,
-        // Two rounds of a full team, so that the team's width is that of a large model.
-        cols: 2048,
-        first: 0,
-        planes: [0; 3],
+/// How large the launches are where no variant depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Outputs of a product.
+    pub rows: usize,
+    /// Tokens of a prompt's chunk.
+    pub tokens: usize,
+    /// Positions that the cache has room for.
+    pub positions: usize,
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            rows: 64,
+            tokens: 32,
+            positions: 128,
+            vocab: 1000,
+        }
     }
 }
 
+/// Inputs of most products: two rounds of a full team, so that the team's width is that of a large
+/// model.
+pub const COLS: usize = 2048;
+
 /// Launches that cover every kernel, format, module and constant, for one adapter's abilities.
 pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
+    sized(caps, Sizes::default())
+}
+
+/// The same variants, in launches of these sizes.
+pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
+    let Sizes { rows, tokens, .. } = sizes;
+    let weight_of = |dtype, id, cols| Weight {
+        resource: Resource::Weight(id, 0),
+        dtype,
+        rows,
+        cols,
+        first: 0,
+        planes: Layout::new(dtype, rows, cols).planes(),
+    };
+    let weight = |dtype, id| weight_of(dtype, id, COLS);
     let mut all = Vec::new();
     let [x, y, b, s] = [0, 1, 2, 3].map(Resource::Slot);
     let inputs = [
@@ -40,11 +71,12 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             eps: 1e-5,
         },
     ];
-    let row = Columns {
+    let columns = |stride| Columns {
         y,
-        stride: 0,
+        stride,
         first: 0,
     };
+    let (row, to) = (columns(0), columns(rows));
     let outputs = [
         Output::Store,
         Output::Bias(0),
@@ -53,12 +85,22 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
         Output::Glu(b, Act::GeluTanh),
         Output::Softcap(30.0),
     ];
+    let inputs_of = |w: &Weight| {
+        if linear::wants_eight(caps, w) {
+            Inputs::Eight(x, s)
+        } else {
+            Inputs::Plain(x)
+        }
+    };
+    if caps.precision == Precision::Int8 {
+        all.push(linear::quantize("quantize", x, [y, s], [tokens, COLS]));
+    }
     for (i, format) in FORMATS.iter().enumerate() {
         let w = weight(format.dtype, 0);
         // A second and a third format, different for each row.
         let other = |n: usize, id| weight(FORMATS[(i + n) % FORMATS.len()].dtype, id);
         let label = format.name;
-        all.push(pointwise::embed(label, w, 1.0, y, 1));
+        all.push(pointwise::embed(caps, label, w, 1.0, y, tokens));
         for input in inputs {
             all.push(linear::matvec(caps, label, w, input, Output::Store, row));
         }
@@ -79,38 +121,41 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             inputs[(i + 1) % 3],
             y,
         ));
-        let to = Columns {
-            y,
-            stride: 64,
-            first: 0,
-        };
-        all.push(linear::matmul(caps, label, w, x, Output::Store, to, 32));
+        all.push(linear::matmul(
+            caps,
+            label,
+            w,
+            inputs_of(&w),
+            Output::Store,
+            to,
+            tokens,
+        ));
     }
     for output in &outputs[1..] {
         for dtype in [DType::Q4_1, DType::Q6_K] {
             let w = weight(dtype, 0);
-            let to = Columns {
-                y,
-                stride: 64,
-                first: 0,
-            };
             all.push(linear::matvec(caps, "output", w, inputs[0], *output, row));
-            all.push(linear::matmul(caps, "output", w, x, *output, to, 32));
+            all.push(linear::matmul(
+                caps,
+                "output",
+                w,
+                inputs_of(&w),
+                *output,
+                to,
+                tokens,
+            ));
         }
     }
     // Teams of every width: fewer groups than lanes, and odd numbers of them.
-    for cols in [64, 96, 160, 288, 576] {
-        let w = Weight {
-            cols,
-            ..weight(DType::Q8_0, 0)
-        };
+    for cols in [COLS, 64, 96, 160, 288, 576] {
+        let w = weight_of(DType::Q8_0, 0, cols);
         for input in inputs {
-            all.push(linear::matvec(caps, "narrow", w, input, Output::Store, row));
+            all.push(linear::matvec(caps, "width", w, input, Output::Store, row));
         }
-        let weights = [w, weight(DType::Q4_0, 1)].map(|w| Weight { cols, ..w });
+        let weights = [w, weight_of(DType::Q4_0, 1, cols)];
         all.push(linear::matvec_glu(
             caps,
-            "narrow",
+            "width",
             weights,
             inputs[2],
             Act::GeluTanh,
@@ -118,27 +163,34 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
         ));
         all.push(pointwise::rms_norm(
             caps,
-            "narrow",
+            "width",
             x,
             0,
             1e-5,
             y,
-            [4, cols],
+            [tokens, cols],
         ));
         all.push(pointwise::add_norm(
             caps,
-            "narrow",
+            "width",
             [x, b],
             0,
             1e-5,
             y,
-            [4, cols],
+            [tokens, cols],
         ));
     }
     for act in [None, Some(Act::Silu), Some(Act::GeluTanh)] {
-        all.push(pointwise::binary(caps, "binary", act, [x, b], y, 64));
+        all.push(pointwise::binary(
+            caps,
+            "binary",
+            act,
+            [x, b],
+            y,
+            rows * tokens,
+        ));
     }
-    all.push(pointwise::last_row("last_row", x, y, [4, 64]));
+    all.push(pointwise::last_row("last_row", x, y, [tokens, COLS]));
     for (heads, kv_heads, head_dim, dims, neox, window, softcap, norm, dtype, context) in [
         (9, 3, 64, 64, false, None, None, false, KvType::F16, 1024),
         (
@@ -182,7 +234,7 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
     ] {
         let kv = KvShape {
             dtype,
-            pages: 4,
+            pages: sizes.positions.div_ceil(attention::PAGE),
             stride: context / attention::PAGE,
         };
         let a = Attention {
@@ -200,46 +252,56 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             qk_norm: norm.then_some((crate::graph::VectorId(0), crate::graph::VectorId(1))),
             eps: 1e-5,
         };
-        let gains = Gains { q: 0, k: 0 };
-        let rope = (dims, neox);
-        all.push(attention::decode(
-            caps,
-            "decode",
-            &a,
+        let site = Site {
+            a: &a,
             kv,
-            rope,
-            gains,
-            [x, y],
-            1,
-        ));
+            rope: (dims, neox),
+            gains: Gains { q: 0, k: 0 },
+        };
+        all.push(attention::decode(caps, "decode", &site, [x, y], 1));
         if attention::splits(caps, &a, context) > 1 {
-            all.push(attention::combine(caps, "combine", &a, kv, [x, y], 1));
+            all.push(attention::combine(caps, "combine", &site, [x, y], 1));
         }
-        all.push(attention::rope_append("append", &a, kv, rope, gains, x, 4));
-        all.push(attention::prompt("prompt", &a, kv, [x, y], 4));
+        all.extend(attention::prompt(caps, "prompt", &site, [x, y], tokens));
     }
-    all.extend(sample::sample(caps, x, 1000, 1));
+    all.extend(sample::sample(caps, x, sizes.vocab, 1));
     all
 }
 
 /// Abilities that differ in every way the launches look at: a software driver, a browser without
 /// options, GPUs with subgroups of 4, 8, 32 and 64.
 pub fn caps() -> Vec<(&'static str, Caps)> {
-    use crate::caps::DeviceKind::{Cpu, Discrete, Integrated};
+    use crate::caps::DeviceKind::{Cpu, Discrete, Integrated, Other};
     let base = Caps::webgpu_default();
     let with = |kind, subgroups, f16| Caps {
         kind,
         f16,
+        int64: f16 && kind == Cpu,
         subgroups,
+        precision: Precision::Auto.resolve(kind, f16),
         ..base.clone()
+    };
+    let int8 = |kind, subgroups| Caps {
+        precision: Precision::Int8,
+        ..with(kind, subgroups, false)
+    };
+    let matrix = |lanes, side| Caps {
+        coop_matrix: Some(side),
+        workgroup_memory: 32 << 10,
+        ..with(Discrete, Some((lanes, lanes)), true)
     };
     vec![
         ("webgpu", base.clone()),
         ("software", with(Cpu, Some((8, 8)), true)),
+        ("software-4", with(Cpu, Some((4, 4)), false)),
         ("software-plain", with(Cpu, None, false)),
         ("subgroups-4", with(Integrated, Some((4, 4)), false)),
         ("subgroups-8-32", with(Integrated, Some((8, 32)), true)),
         ("subgroups-32", with(Discrete, Some((32, 32)), true)),
         ("subgroups-64", with(Discrete, Some((64, 64)), true)),
+        ("int8", int8(Discrete, Some((32, 32)))),
+        ("int8-plain", int8(Other, None)),
+        ("matrix-8", matrix(8, 8)),
+        ("matrix-16", matrix(32, 16)),
     ]
 }

@@ -1,7 +1,7 @@
 //! Products with quantised weights: mat-vecs for one token, mat-muls for many.
 
 use super::{Access, Dispatch, Kernel, Resource, Team, kernel, u};
-use crate::caps::{Caps, DeviceKind};
+use crate::caps::{Caps, DeviceKind, Precision};
 use crate::graph::Act;
 use crate::quant::Format;
 use crate::shader::Const;
@@ -73,9 +73,36 @@ pub const MATMUL_DIRECT: Kernel = kernel!(
     ]
 );
 
+/// One product, many tokens, by the lanes of a software driver.
+pub const MATMUL_LANES: Kernel = kernel!(
+    "matmul_lanes",
+    [
+        "groups", "rows", "plane1", "plane2", "plane3", "y_stride", "y_first", "bias", "tokens"
+    ]
+);
+
 /// One product, many tokens, by tiles in workgroup memory.
 pub const MATMUL_TILE: Kernel = kernel!(
     "matmul_tile",
+    [
+        "groups", "rows", "plane1", "plane2", "plane3", "y_stride", "y_first", "bias", "tokens"
+    ]
+);
+
+/// One product, many tokens, of activations in eight bits.
+pub const MATMUL_INT8: Kernel = kernel!(
+    "matmul_int8",
+    [
+        "groups", "rows", "plane1", "plane2", "plane3", "y_stride", "y_first", "bias", "tokens"
+    ]
+);
+
+/// Activations in eight bits, for [`MATMUL_INT8`].
+pub const QUANTIZE: Kernel = kernel!("quantize", ["halves"]);
+
+/// One product, many tokens, by matrix units.
+pub const MATMUL_MATRIX: Kernel = kernel!(
+    "matmul_matrix",
     [
         "groups", "rows", "plane1", "plane2", "plane3", "y_stride", "y_first", "bias", "tokens"
     ]
@@ -98,10 +125,32 @@ pub struct Weight {
     pub planes: [u32; 3],
 }
 
+/// Import names of a weight, and of its buffer in words.
+pub(super) const WEIGHT: [&str; 2] = ["weight", "words"];
+const WEIGHT_A: [&str; 2] = ["weight_a", "words_a"];
+const WEIGHT_B: [&str; 2] = ["weight_b", "words_b"];
+const WEIGHT_C: [&str; 2] = ["weight_c", "words_c"];
+
 impl Weight {
-    /// The module that reads this format.
-    pub(super) fn file(&self) -> &'static str {
-        Format::of(self.dtype).wgsl
+    /// Binds it, and says which modules read it.
+    pub(super) fn bind(&self, d: &mut Dispatch, caps: &Caps, [name, words]: [&'static str; 2]) {
+        let binding = vec![("BINDING", d.bind(self.resource, Access::Read))];
+        let format = Format::of(self.dtype);
+        if !self.has_integers() {
+            // Plain numbers have no words.
+            d.module(name, format.wgsl, binding);
+            return;
+        }
+        // 32 bytes at once pay where a group has them side by side; elsewhere half would go to waste.
+        let wide = caps.software_lanes().is_some() && caps.int64 && format.planes[0].bytes == 32;
+        d.module(name, format.wgsl, vec![]);
+        let file = if wide { "lib/words_wide" } else { "lib/words" };
+        d.module(words, file, binding);
+    }
+
+    /// Whether its elements are integers under their scales.
+    fn has_integers(&self) -> bool {
+        Format::of(self.dtype).block > 1
     }
 
     pub(super) fn planes(&self) -> [Const; 3] {
@@ -230,9 +279,55 @@ pub(super) fn act_file(act: Act) -> &'static str {
     }
 }
 
-/// Workgroups for `rows` rows, four to a team.
-fn groups(rows: usize, team: Team) -> u32 {
-    (rows as u32).div_ceil(4 * (team.wg / team.lanes))
+/// How a mat-vec's rows are made: by which team, and how many each workgroup makes.
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    team: Team,
+    /// By lanes of a software driver, each for itself.
+    lanes: bool,
+    /// Of an input in eight bits.
+    eight: bool,
+    block: u32,
+}
+
+impl Rows {
+    fn new(caps: &Caps, cols: usize) -> Self {
+        let team = Team::rows(caps, cols / 32);
+        let eight = caps.precision == Precision::Int8;
+        let lanes = caps.software_lanes().is_some() && !eight;
+        let block = if lanes {
+            8 * team.wg
+        } else {
+            4 * (team.wg / team.lanes)
+        };
+        Self {
+            team,
+            lanes,
+            eight,
+            block,
+        }
+    }
+
+    fn bind(
+        self,
+        d: &mut Dispatch,
+        caps: &Caps,
+        rows: &'static str,
+        names: [&'static str; 2],
+        w: Weight,
+    ) {
+        let file = match (self.lanes, self.eight && w.has_integers()) {
+            (true, _) => "lib/rows_lanes",
+            (false, true) => "lib/rows_int8",
+            (false, false) => "lib/rows",
+        };
+        d.module(rows, file, vec![("WG", Const::U(self.team.wg))]);
+        w.bind(d, caps, names);
+    }
+
+    fn groups(self, rows: usize) -> u32 {
+        (rows as u32).div_ceil(self.block)
+    }
 }
 
 /// y`[first ..]` = output(W · input), one row.
@@ -244,13 +339,11 @@ pub fn matvec(
     output: Output,
     to: Columns,
 ) -> Dispatch {
-    let team = Team::rows(caps, w.cols / 32);
+    let rows = Rows::new(caps, w.cols);
     let mut d = Dispatch::new(&MATVEC, label);
-    d.team(team);
+    d.team(rows.team);
     let [gain, post_gain, eps] = input.bind(&mut d);
-    let binding = d.bind(w.resource, Access::Read);
-    d.module("rows", "lib/rows", vec![]);
-    d.module("weight", w.file(), vec![("BINDING", binding)]);
+    rows.bind(&mut d, caps, "rows", WEIGHT, w);
     output.bind(&mut d, to.y);
     let [p1, p2, p3] = w.planes();
     let bias = u(output.bias() + w.first);
@@ -266,7 +359,7 @@ pub fn matvec(
         u(to.first + w.first),
         bias,
     ];
-    d.grid2(groups(w.rows, team), caps);
+    d.grid2(rows.groups(w.rows), caps);
     d
 }
 
@@ -279,15 +372,12 @@ pub fn matvec_glu(
     act: Act,
     y: Resource,
 ) -> Dispatch {
-    let team = Team::rows(caps, a.cols / 32);
+    let rows = Rows::new(caps, a.cols);
     let mut d = Dispatch::new(&MATVEC_GLU, label);
-    d.team(team);
+    d.team(rows.team);
     let [gain, post_gain, eps] = input.bind(&mut d);
-    for (w, rows, weight) in [(a, "rows_a", "weight_a"), (b, "rows_b", "weight_b")] {
-        let binding = d.bind(w.resource, Access::Read);
-        d.module(rows, "lib/rows", vec![]);
-        d.module(weight, w.file(), vec![("BINDING", binding)]);
-    }
+    rows.bind(&mut d, caps, "rows_a", WEIGHT_A, a);
+    rows.bind(&mut d, caps, "rows_b", WEIGHT_B, b);
     d.module("act", act_file(act), vec![]);
     let y = d.bind(y, Access::Write);
     d.set("Y", y);
@@ -306,7 +396,7 @@ pub fn matvec_glu(
         post_gain,
         eps,
     ];
-    d.grid2(groups(a.rows, team), caps);
+    d.grid2(rows.groups(a.rows), caps);
     d
 }
 
@@ -318,27 +408,25 @@ pub fn matvec_qkv(
     input: Input,
     y: Resource,
 ) -> Dispatch {
-    let team = Team::rows(caps, weights[0].cols / 32);
+    let rows = Rows::new(caps, weights[0].cols);
     let mut d = Dispatch::new(&MATVEC_QKV, label);
-    d.team(team);
+    d.team(rows.team);
     let [gain, post_gain, eps] = input.bind(&mut d);
     d.params.push(u(weights[0].cols / 32));
     let names = [
-        ("rows_a", "weight_a"),
-        ("rows_b", "weight_b"),
-        ("rows_c", "weight_c"),
+        ("rows_a", WEIGHT_A),
+        ("rows_b", WEIGHT_B),
+        ("rows_c", WEIGHT_C),
     ];
-    for (w, (rows, weight)) in weights.iter().zip(names) {
-        let binding = d.bind(w.resource, Access::Read);
-        d.module(rows, "lib/rows", vec![]);
-        d.module(weight, w.file(), vec![("BINDING", binding)]);
+    for (w, (module, names)) in weights.iter().zip(names) {
+        rows.bind(&mut d, caps, module, names, *w);
         d.params.push(u(w.rows));
         d.params.extend(w.planes());
     }
     d.params.extend([gain, post_gain, eps]);
     let y = d.bind(y, Access::Write);
     d.set("Y", y);
-    d.grid = [weights.iter().map(|w| groups(w.rows, team)).sum(), 1, 1];
+    d.grid = [weights.iter().map(|w| rows.groups(w.rows)).sum(), 1, 1];
     d
 }
 
@@ -353,22 +441,64 @@ pub struct Columns {
     pub first: usize,
 }
 
+/// What a mat-mul multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// x `[T, K]`.
+    Plain(Resource),
+    /// x in eight bits: codes `[T, K]` and scales `[T, K / 16]`, as [`quantize`] leaves them.
+    Eight(Resource, Resource),
+}
+
+/// Whether a mat-mul with `w` wants its input in eight bits.
+pub fn wants_eight(caps: &Caps, w: &Weight) -> bool {
+    caps.precision == Precision::Int8 && w.has_integers()
+}
+
+/// codes `[T, K]` and scales `[T, K / 16]` = x`[T, K]` in eight bits, T = `tokens`, K = `cols`.
+pub fn quantize(
+    label: &str,
+    x: Resource,
+    [codes, scales]: [Resource; 2],
+    [tokens, cols]: [usize; 2],
+) -> Dispatch {
+    let mut d = Dispatch::new(&QUANTIZE, label);
+    d.bind(Resource::Step, Access::Read);
+    d.bind(x, Access::Read);
+    d.bind(codes, Access::Write);
+    d.bind(scales, Access::Write);
+    let wg = 32;
+    d.set("WG", Const::U(wg));
+    d.params = vec![u(cols / 16)];
+    d.grid[0] = (cols as u32 / 16).div_ceil(wg);
+    d.along_tokens(1, tokens, 1);
+    d
+}
+
 /// y`[T, first ..]` = output(x`[T, K]` · Wᵀ), T = `tokens`.
 pub fn matmul(
     caps: &Caps,
     label: &str,
     w: Weight,
-    x: Resource,
+    x: Inputs,
     output: Output,
     to: Columns,
     tokens: usize,
 ) -> Dispatch {
-    let direct = caps.kind == DeviceKind::Cpu;
-    let mut d = Dispatch::new(if direct { &MATMUL_DIRECT } else { &MATMUL_TILE }, label);
+    let way = match x {
+        Inputs::Plain(_) => Matmul::of(caps),
+        Inputs::Eight(..) => Matmul::Int8,
+    };
+    let mut d = Dispatch::new(way.kernel(), label);
     d.bind(Resource::Step, Access::Read);
-    d.bind(x, Access::Read);
-    let binding = d.bind(w.resource, Access::Read);
-    d.module("weight", w.file(), vec![("BINDING", binding)]);
+    match x {
+        Inputs::Plain(x) => drop(d.bind(x, Access::Read)),
+        Inputs::Eight(codes, scales) => {
+            d.bind(codes, Access::Read);
+            d.bind(scales, Access::Read);
+        }
+    }
+    w.bind(&mut d, caps, WEIGHT);
     output.bind(&mut d, to.y);
     let [p1, p2, p3] = w.planes();
     let first = u(to.first + w.first);
@@ -384,13 +514,79 @@ pub fn matmul(
         bias,
         u(tokens),
     ];
-    let (rows, tokens) = (w.rows as u32, tokens as u32);
-    d.grid = if direct {
-        let wg = 16;
-        d.set("WG", Const::U(wg));
-        [rows.div_ceil(4 * wg), tokens.div_ceil(4), 1]
-    } else {
-        [rows.div_ceil(64), tokens.div_ceil(32), 1]
-    };
+    let (rows, tile) = way.tile(&mut d);
+    d.grid[0] = (w.rows as u32).div_ceil(rows);
+    d.along_tokens(1, tokens, tile);
     d
+}
+
+/// How a mat-mul is made on an adapter.
+#[derive(Clone, Copy, Debug)]
+enum Matmul {
+    /// By matrix units of this side, in subgroups of so many lanes.
+    Matrix(u32, u32),
+    /// By so many lanes of a software driver.
+    Lanes(u32),
+    /// In registers alone.
+    Direct,
+    /// By tiles of bytes in workgroup memory.
+    Int8,
+    /// By tiles in workgroup memory, in half precision or single.
+    Tile(bool),
+}
+
+impl Matmul {
+    fn of(caps: &Caps) -> Self {
+        match (caps.matrix_units(), caps.software_lanes(), caps.kind) {
+            (Some((side, lanes)), ..) => Self::Matrix(side, lanes),
+            (_, Some(lanes), _) => Self::Lanes(lanes),
+            (.., DeviceKind::Cpu) => Self::Direct,
+            _ => Self::Tile(caps.uses_f16()),
+        }
+    }
+
+    fn kernel(self) -> &'static Kernel {
+        match self {
+            Self::Matrix(..) => &MATMUL_MATRIX,
+            Self::Lanes(_) => &MATMUL_LANES,
+            Self::Direct => &MATMUL_DIRECT,
+            Self::Int8 => &MATMUL_INT8,
+            Self::Tile(_) => &MATMUL_TILE,
+        }
+    }
+
+    /// Says how in a launch; returns the rows and tokens of a workgroup.
+    fn tile(self, d: &mut Dispatch) -> (u32, u32) {
+        match self {
+            Self::Matrix(side, lanes) => {
+                d.set("LANES", Const::U(lanes));
+                let file = if side == 8 {
+                    "lib/matrix_8"
+                } else {
+                    "lib/matrix_16"
+                };
+                d.module("matrix", file, vec![]);
+                (64, 4 * side)
+            }
+            Self::Lanes(lanes) => {
+                d.set("LANES", Const::U(lanes));
+                (8 * lanes, 8)
+            }
+            Self::Direct => {
+                let wg = 16;
+                d.set("WG", Const::U(wg));
+                (4 * wg, 4)
+            }
+            Self::Int8 => (64, 32),
+            Self::Tile(half) => {
+                let file = if half {
+                    "lib/element_f16"
+                } else {
+                    "lib/element_f32"
+                };
+                d.module("element", file, vec![]);
+                (64, 32)
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::caps::{Caps, DeviceKind};
+use crate::caps::{Caps, DeviceKind, Precision};
 use crate::shader::{ComposeError, Const, Consts, Dialect, Variant, compose};
 
 pub mod attention;
@@ -40,15 +40,22 @@ use kernel;
 
 /// Every kernel.
 pub const KERNELS: &[&Kernel] = &[
+    &attention::APPEND_LANES,
     &attention::COMBINE,
     &attention::DECODE,
+    &attention::DECODE_LANES,
     &attention::PROMPT,
+    &attention::PROMPT_LANES,
     &attention::ROPE_APPEND,
     &linear::MATMUL_DIRECT,
+    &linear::MATMUL_INT8,
+    &linear::MATMUL_LANES,
+    &linear::MATMUL_MATRIX,
     &linear::MATMUL_TILE,
     &linear::MATVEC,
     &linear::MATVEC_GLU,
     &linear::MATVEC_QKV,
+    &linear::QUANTIZE,
     &pointwise::ADD_NORM,
     &pointwise::BINARY,
     &pointwise::EMBED,
@@ -131,8 +138,11 @@ pub struct Dispatch {
     pub bindings: Vec<(Resource, Access)>,
     /// Parameters, by the kernel's `params`.
     pub params: Vec<Const>,
-    /// Workgroups.
+    /// Workgroups, for as many tokens as the plan is for.
     pub grid: [u32; 3],
+    /// Which axis of the grid goes along the step's tokens, and how many a workgroup takes: a step
+    /// with fewer tokens launches fewer workgroups.
+    pub tokens: Option<(usize, u32)>,
 }
 
 impl Dispatch {
@@ -145,6 +155,7 @@ impl Dispatch {
             bindings: Vec::new(),
             params: Vec::new(),
             grid: [1, 1, 1],
+            tokens: None,
         }
     }
 
@@ -164,8 +175,14 @@ impl Dispatch {
         self.variant.modules.push((name, file, consts));
     }
 
-    /// Sets the reduction of a team.
+    /// Sets the reduction of a team, and the size of the workgroup.
     pub fn team(&mut self, team: Team) {
+        self.reduce(team);
+        self.set("WG", Const::U(team.wg));
+    }
+
+    /// Sets the reduction of a team that is the whole workgroup.
+    pub fn reduce(&mut self, team: Team) {
         let lanes = ("LANES", Const::U(team.lanes));
         let consts = if team.file == REDUCE_SHARED {
             vec![lanes, ("WG", Const::U(team.wg))]
@@ -173,7 +190,21 @@ impl Dispatch {
             vec![lanes]
         };
         self.module("reduce", team.file, consts);
-        self.set("WG", Const::U(team.wg));
+    }
+
+    /// A `u32` constant of the kernel itself.
+    pub fn constant(&self, name: &str) -> Option<u32> {
+        let consts = &self.variant.consts;
+        match consts.iter().find(|(n, _)| *n == name)?.1 {
+            Const::U(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// Lets axis `axis` of the grid go along `tokens` tokens, `each` of them to a workgroup.
+    pub fn along_tokens(&mut self, axis: usize, tokens: usize, each: u32) {
+        self.grid[axis] = (tokens as u32).div_ceil(each);
+        self.tokens = Some((axis, each));
     }
 
     /// Spreads `groups` workgroups over x and y within the adapter's limit.
@@ -238,9 +269,18 @@ impl Team {
 
     /// A team for the rows of a mat-vec of `groups` groups of 32 inputs.
     ///
-    /// On a software driver an invocation is a vector lane and makes whole rows by itself. On a GPU
-    /// a team strides over the groups, as wide as still keeps most of its lanes busy.
+    /// On a software driver an invocation is a vector lane and makes whole rows by itself; where
+    /// lanes can pass each other values, the team is what shares the input. On a GPU a team strides
+    /// over the groups, as wide as still keeps most of its lanes busy.
     pub fn rows(caps: &Caps, groups: usize) -> Self {
+        let eight = caps.precision == Precision::Int8;
+        if let Some(lanes) = caps.software_lanes().filter(|_| !eight) {
+            return Self {
+                file: REDUCE_SUBGROUP,
+                lanes,
+                wg: lanes,
+            };
+        }
         if caps.kind == DeviceKind::Cpu {
             return Self {
                 file: REDUCE_NONE,

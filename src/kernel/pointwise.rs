@@ -1,6 +1,6 @@
 //! Kernels that touch each element about once: embedding, norms, sums.
 
-use super::linear::{Weight, act_file};
+use super::linear::{WEIGHT, Weight, act_file};
 use super::{Access, Dispatch, Kernel, Resource, Team, kernel, u};
 use crate::caps::Caps;
 use crate::graph::Act;
@@ -27,12 +27,18 @@ pub const BINARY: Kernel = kernel!("binary", ["n4"]);
 pub const LAST_ROW: Kernel = kernel!("last_row", ["rows", "d4"]);
 
 /// y `[tokens, D]` = scale · table`[token]`; one launch for each part of the table.
-pub fn embed(label: &str, table: Weight, scale: f32, y: Resource, tokens: usize) -> Dispatch {
+pub fn embed(
+    caps: &Caps,
+    label: &str,
+    table: Weight,
+    scale: f32,
+    y: Resource,
+    tokens: usize,
+) -> Dispatch {
     let mut d = Dispatch::new(&EMBED, label);
     d.bind(Resource::Step, Access::Read);
     d.bind(y, Access::Write);
-    let binding = d.bind(table.resource, Access::Read);
-    d.module("weight", table.file(), vec![("BINDING", binding)]);
+    table.bind(&mut d, caps, WEIGHT);
     let wg = 32;
     d.set("WG", Const::U(wg));
     let groups = (table.cols / 32) as u32;
@@ -46,7 +52,8 @@ pub fn embed(label: &str, table: Weight, scale: f32, y: Resource, tokens: usize)
         p3,
         Const::F(scale),
     ];
-    d.grid = [groups.div_ceil(wg), tokens as u32, 1];
+    d.grid[0] = groups.div_ceil(wg);
+    d.along_tokens(1, tokens, 1);
     d
 }
 
@@ -109,7 +116,7 @@ fn norm(
     d.bind(Resource::Vectors, Access::Read);
     d.bind(y, Access::Write);
     d.params = vec![u(rows), u(cols / 4), u(gain), Const::F(eps)];
-    d.grid = [(rows as u32).div_ceil(team.wg / team.lanes), 1, 1];
+    d.along_tokens(0, rows, team.wg / team.lanes);
     d
 }
 

@@ -10,8 +10,8 @@ use std::fmt;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
-use crate::kernel::attention::{self, Gains, KvShape};
-use crate::kernel::linear::{self, Columns, Input, Output, Weight};
+use crate::kernel::attention::{self, Gains, KvShape, Site};
+use crate::kernel::linear::{self, Columns, Input, Inputs, Output, Weight};
 use crate::kernel::{Dispatch, Resource, pointwise};
 use crate::quant::Layout;
 
@@ -22,6 +22,8 @@ pub struct Plan {
     pub tokens: usize,
     /// Launches, in order.
     pub dispatches: Vec<Dispatch>,
+    /// How many of them serve every token; those after them serve the last row alone.
+    pub body: usize,
     /// Bytes of each activation buffer.
     pub slots: Vec<usize>,
     /// The buffer of the graph's result.
@@ -117,8 +119,10 @@ pub fn plan(graph: &Graph, caps: &Caps, kv: KvShape, tokens: usize) -> Result<Pl
         weights,
         uses: graph.uses(),
         made: vec![None; graph.nodes.len()],
+        eights: vec![None; graph.nodes.len()],
         slots: Vec::new(),
         dispatches: Vec::new(),
+        body: None,
     };
     let output = planner.value(graph.output())?;
     let shape = [
@@ -128,6 +132,7 @@ pub fn plan(graph: &Graph, caps: &Caps, kv: KvShape, tokens: usize) -> Result<Pl
     let Planner {
         slots,
         mut dispatches,
+        body,
         ..
     } = planner;
     let (slots, physical) = assign(&slots, &dispatches, output);
@@ -143,6 +148,7 @@ pub fn plan(graph: &Graph, caps: &Caps, kv: KvShape, tokens: usize) -> Result<Pl
     place(&mut output);
     Ok(Plan {
         tokens,
+        body: body.unwrap_or(dispatches.len()),
         dispatches,
         slots,
         output,
@@ -159,9 +165,13 @@ struct Planner<'a> {
     uses: Vec<usize>,
     /// Buffers of values made already.
     made: Vec<Option<Resource>>,
+    /// Values made already in eight bits.
+    eights: Vec<Option<Inputs>>,
     /// Bytes of each value's buffer, before buffers are shared.
     slots: Vec<usize>,
     dispatches: Vec<Dispatch>,
+    /// See [`Plan::body`], once the last row was taken.
+    body: Option<usize>,
 }
 
 impl Planner<'_> {
@@ -231,7 +241,7 @@ impl Planner<'_> {
             Op::Embed { table, scale } => {
                 let y = self.slot_of(id);
                 for part in self.weight(*table) {
-                    let d = pointwise::embed(&node.label, part, *scale, y, rows);
+                    let d = pointwise::embed(self.caps, &node.label, part, *scale, y, rows);
                     self.dispatches.push(d);
                 }
                 y
@@ -258,6 +268,7 @@ impl Planner<'_> {
             },
             Op::LastRow { x } => {
                 let from = self.value(*x)?;
+                self.body.get_or_insert(self.dispatches.len());
                 let y = self.slot_of(id);
                 let shape = [self.rows(*x), node.cols];
                 let d = pointwise::last_row(&node.label, from, y, shape);
@@ -344,6 +355,29 @@ impl Planner<'_> {
         })
     }
 
+    /// How a mat-mul with these parts takes its input; in eight bits it is made once for all who want
+    /// it so.
+    fn inputs(&mut self, x: NodeId, parts: &[Weight]) -> Result<Inputs> {
+        let x = self.through(x);
+        let plain = self.value(x)?;
+        if !parts.iter().all(|w| linear::wants_eight(self.caps, w)) {
+            return Ok(Inputs::Plain(plain));
+        }
+        if let Some(made) = self.eights[x.0] {
+            return Ok(made);
+        }
+        let node = self.graph.node(x);
+        let elements = self.rows(x) * node.cols;
+        let (codes, scales) = (self.slot(elements / 4), self.slot(elements / 8));
+        let label = format!("{}.int8", node.label);
+        let shape = [self.rows(x), node.cols];
+        let d = linear::quantize(&label, plain, [codes, scales], shape);
+        self.dispatches.push(d);
+        let made = Inputs::Eight(codes, scales);
+        self.eights[x.0] = Some(made);
+        Ok(made)
+    }
+
     /// A product into a buffer of its own.
     fn linear(&mut self, id: NodeId, output: Output) -> Result<Resource> {
         let id = self.through(id);
@@ -376,7 +410,7 @@ impl Planner<'_> {
                 self.dispatches.push(d);
             }
         } else {
-            let x = self.value(x)?;
+            let x = self.inputs(x, &parts)?;
             for part in parts {
                 let d = linear::matmul(self.caps, &node.label, part, x, output, to, self.tokens);
                 self.dispatches.push(d);
@@ -475,27 +509,29 @@ impl Planner<'_> {
             k: self.vector(k),
         });
         let rope = &self.graph.ropes[a.rope];
-        let rope = (rope.dims, rope.neox);
-        let (caps, label, kv, tokens) = (self.caps, &node.label, self.kv, self.tokens);
+        let site = Site {
+            a,
+            kv: self.kv,
+            rope: (rope.dims, rope.neox),
+            gains,
+        };
+        let (caps, label, tokens) = (self.caps, &node.label, self.tokens);
         let y = self.slot_of(id);
         if tokens > 1 {
-            let append = format!("{label}.append");
-            let d = attention::rope_append(&append, a, kv, rope, gains, qkv, tokens);
-            self.dispatches.push(d);
-            let d = attention::prompt(label, a, kv, [qkv, y], tokens);
-            self.dispatches.push(d);
+            let both = attention::prompt(caps, label, &site, [qkv, y], tokens);
+            self.dispatches.extend(both);
             return Ok(y);
         }
-        let splits = attention::splits(caps, a, kv.stride * attention::PAGE);
+        let splits = attention::splits(caps, a, self.kv.stride * attention::PAGE);
         if splits == 1 {
-            let d = attention::decode(caps, label, a, kv, rope, gains, [qkv, y], tokens);
+            let d = attention::decode(caps, label, &site, [qkv, y], tokens);
             self.dispatches.push(d);
         } else {
             let parts = self.slot(tokens * a.heads * splits * (a.head_dim + 4));
-            let d = attention::decode(caps, label, a, kv, rope, gains, [qkv, parts], tokens);
+            let d = attention::decode(caps, label, &site, [qkv, parts], tokens);
             self.dispatches.push(d);
             let combine = format!("{label}.combine");
-            let d = attention::combine(caps, &combine, a, kv, [parts, y], tokens);
+            let d = attention::combine(caps, &combine, &site, [parts, y], tokens);
             self.dispatches.push(d);
         }
         Ok(y)

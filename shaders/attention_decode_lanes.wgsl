@@ -1,0 +1,229 @@
+// attention_decode_lanes: one token's attention over its sequence's cache, with everything that comes before it, for
+// software drivers: q and k are normed and rotated, k and v go into the cache. One workgroup takes four query heads
+// that share a key head, and one part of SPLIT positions; where SPLITS > 1 it leaves (sums [HD], maximum, total) for
+// attention_combine.
+// bindings  0 params   1 out write f32 [T, H, HD], or where SPLITS > 1 [T, H, SPLITS, HD + 4]
+//           then those of the head, rope, cache and kv modules
+// launch    (KV · ceil(H / KV / 4), SPLITS, T) workgroups of LANES
+// requires  HD % 8 == 0, DIMS % 8 == 0; LANES is the subgroup size; every row is the newest token of a sequence of its
+//           own      accumulates f32
+// why       see attention_prompt_lanes; the newest key is used from registers, so that no other launch has to put it
+//           into the cache first
+import package::head::{head4, head_scale, plain4};
+import package::cache::{KV, HD, Row, step, key_at};
+import package::kv::{Eight, kv_load8, kv_round8, kv_store8};
+import package::reduce::{LANES, highest, sum};
+override H: u32;
+override SPLIT: u32;
+override SPLITS: u32;
+override WINDOW: u32;
+override CAP: f32;
+const HD4: u32 = HD / 4u;
+const HD8: u32 = HD / 8u;
+// Query heads that share a key head, and workgroups for them.
+const SHARE: u32 = H / KV;
+const BLOCKS: u32 = (SHARE + 3u) / 4u;
+const TILE: u32 = 4u * LANES;
+const NQ: u32 = (HD4 + LANES - 1u) / LANES;
+const NV: u32 = (HD8 + LANES - 1u) / LANES;
+
+struct Params {
+    q_gain: u32,
+    k_gain: u32,
+    eps: f32,
+    page_stride: u32,
+    values: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
+
+// Both [head][n][lane].
+var<workgroup> q: array<vec4<f32>, 4u * NQ * LANES>;
+var<workgroup> acc: array<Eight, 4u * NV * LANES>;
+
+fn four(qa: vec4<f32>, qb: vec4<f32>, a: Eight, b: Eight, c: Eight, d: Eight) -> vec4<f32> {
+    return vec4<f32>(dot(qa, a.a) + dot(qb, a.b), dot(qa, b.a) + dot(qb, b.b), dot(qa, c.a) + dot(qb, c.b),
+        dot(qa, d.a) + dot(qb, d.b));
+}
+
+fn capped(s: vec4<f32>) -> vec4<f32> {
+    if CAP > 0.0 {
+        return CAP * tanh(clamp(s / CAP, vec4<f32>(-15.0), vec4<f32>(15.0)));
+    }
+    return s;
+}
+
+// Scores of the keys at `key`, where they are of this part.
+fn seen(s: vec4<f32>, key: vec4<u32>, end: u32) -> vec4<f32> {
+    return select(vec4<f32>(-1e30), capped(s * p.scale), key < vec4<u32>(end));
+}
+
+fn largest(v: vec4<f32>) -> f32 {
+    return max(max(v.x, v.y), max(v.z, v.w));
+}
+
+fn all4(v: vec4<f32>) -> f32 {
+    return dot(v, vec4<f32>(1.0));
+}
+
+// Four weighted values on top of what is there.
+fn weighted(s: Eight, w: vec4<f32>, a: Eight, b: Eight, c: Eight, d: Eight) -> Eight {
+    return Eight(s.a + w.x * a.a + w.y * b.a + w.z * c.a + w.w * d.a,
+        s.b + w.x * a.b + w.y * b.b + w.z * c.b + w.w * d.b);
+}
+
+fn faded(t: u32, n: u32, lid: u32, fade: f32) -> Eight {
+    let s = acc[(t * NV + n) * LANES + lid];
+    return Eight(s.a * fade, s.b * fade);
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let row = step[wid.z];
+    let kv_head = wid.x / BLOCKS;
+    let h0 = kv_head * SHARE + (wid.x % BLOCKS) * 4u;
+    let heads = min(4u, (kv_head + 1u) * SHARE - h0);
+    let oldest = select(0u, row.pos + 1u - WINDOW, WINDOW > 0u && row.pos >= WINDOW);
+    let first = oldest + wid.y * SPLIT;
+    let stride = HD4 + select(0u, 1u, SPLITS > 1u);
+    let to = ((wid.z * H + h0) * SPLITS + wid.y) * stride;
+    if row.live == 0u || first > row.pos {
+        if SPLITS > 1u && lid < heads {
+            out[to + lid * SPLITS * stride + HD4] = vec4<f32>(-1e30, 0.0, 0.0, 0.0);
+        }
+        return;
+    }
+    let newest = row.pos - first < SPLIT;
+    // The cache holds the positions of this part before `end`.
+    let end = min(first + SPLIT, row.pos);
+    let base = wid.z * (H + 2u * KV) * HD4;
+    let k_base = base + (H + kv_head) * HD4;
+    let v_base = k_base + KV * HD4;
+
+    for (var t = 0u; t < heads; t++) {
+        let at = base + (h0 + t) * HD4;
+        let scale = head_scale(at, p.eps, lid);
+        for (var n = 0u; n < NQ; n++) {
+            let i = n * LANES + lid;
+            let v = head4(at, p.q_gain, scale, min(i, HD4 - 1u), row.pos);
+            q[(t * NQ + n) * LANES + lid] = select(vec4<f32>(0.0), v, i < HD4);
+        }
+    }
+    var top = vec4<f32>(-1e30);
+    var total = vec4<f32>(0.0);
+    for (var n = 0u; n < NV; n++) {
+        var v = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
+        if newest {
+            let i = min(n * LANES + lid, HD8 - 1u);
+            v = kv_round8(Eight(plain4(v_base + 2u * i), plain4(v_base + 2u * i + 1u)));
+        }
+        for (var t = 0u; t < heads; t++) {
+            acc[(t * NV + n) * LANES + lid] = v;
+        }
+    }
+    if newest {
+        let scale = head_scale(k_base, p.eps, lid);
+        var s = vec4<f32>(0.0);
+        for (var n = 0u; n < NQ; n++) {
+            let i = min(n * LANES + lid, HD4 - 1u);
+            let k = head4(k_base, p.k_gain, scale, i, row.pos);
+            let r = kv_round8(Eight(k, k)).a;
+            s += vec4<f32>(dot(q[n * LANES + lid], r), dot(q[(NQ + n) * LANES + lid], r),
+                dot(q[(2u * NQ + n) * LANES + lid], r), dot(q[(3u * NQ + n) * LANES + lid], r));
+        }
+        top = capped(vec4<f32>(sum(s.x, lid), sum(s.y, lid), sum(s.z, lid), sum(s.w, lid)) * p.scale);
+        // Each lane sums what it makes, and this is made by all.
+        total = select(vec4<f32>(0.0), vec4<f32>(1.0), lid == 0u);
+        if wid.x % BLOCKS == 0u {
+            let key = key_at(row.slot, p.page_stride, row.pos, kv_head) / 2u;
+            for (var i = lid; i < HD8; i += LANES) {
+                kv_store8(key + i, Eight(head4(k_base, p.k_gain, scale, 2u * i, row.pos),
+                    head4(k_base, p.k_gain, scale, 2u * i + 1u, row.pos)));
+                kv_store8(key + p.values / 2u + i, Eight(plain4(v_base + 2u * i), plain4(v_base + 2u * i + 1u)));
+            }
+        }
+    }
+
+    for (var tile = first; tile < end; tile += TILE) {
+        // Keys past the end stand in for the last: their scores are masked below.
+        let key = vec4<u32>(tile + lid) + vec4<u32>(0u, LANES, 2u * LANES, 3u * LANES);
+        let at = min(key, vec4<u32>(end - 1u));
+        let items = vec4<u32>(
+            key_at(row.slot, p.page_stride, at.x, kv_head), key_at(row.slot, p.page_stride, at.y, kv_head),
+            key_at(row.slot, p.page_stride, at.z, kv_head), key_at(row.slot, p.page_stride, at.w, kv_head)) / 2u;
+        var s0 = vec4<f32>(0.0);
+        var s1 = vec4<f32>(0.0);
+        var s2 = vec4<f32>(0.0);
+        var s3 = vec4<f32>(0.0);
+        for (var n = 0u; n < NQ; n++) {
+            let q0 = q[(0u * NQ + n) * LANES + lid];
+            let q1 = q[(1u * NQ + n) * LANES + lid];
+            let q2 = q[(2u * NQ + n) * LANES + lid];
+            let q3 = q[(3u * NQ + n) * LANES + lid];
+            for (var i = 0u; i < min(LANES / 2u, HD8 - n * LANES / 2u); i++) {
+                let item = items + vec4<u32>(n * LANES / 2u + i);
+                let a = kv_load8(item.x);
+                let b = kv_load8(item.y);
+                let c = kv_load8(item.z);
+                let d = kv_load8(item.w);
+                s0 += four(subgroupShuffle(q0, 2u * i), subgroupShuffle(q0, 2u * i + 1u), a, b, c, d);
+                s1 += four(subgroupShuffle(q1, 2u * i), subgroupShuffle(q1, 2u * i + 1u), a, b, c, d);
+                s2 += four(subgroupShuffle(q2, 2u * i), subgroupShuffle(q2, 2u * i + 1u), a, b, c, d);
+                s3 += four(subgroupShuffle(q3, 2u * i), subgroupShuffle(q3, 2u * i + 1u), a, b, c, d);
+            }
+        }
+        s0 = seen(s0, key, end);
+        s1 = seen(s1, key, end);
+        s2 = seen(s2, key, end);
+        s3 = seen(s3, key, end);
+        let now = max(top, highest(vec4<f32>(largest(s0), largest(s1), largest(s2), largest(s3)), lid));
+        s0 = exp(s0 - now.x);
+        s1 = exp(s1 - now.y);
+        s2 = exp(s2 - now.z);
+        s3 = exp(s3 - now.w);
+        let fade = exp(top - now);
+        top = now;
+        total = total * fade + vec4<f32>(all4(s0), all4(s1), all4(s2), all4(s3));
+        for (var n = 0u; n < NV; n++) {
+            let column = min(n * LANES + lid, HD8 - 1u);
+            var a0 = faded(0u, n, lid, fade.x);
+            var a1 = faded(1u, n, lid, fade.y);
+            var a2 = faded(2u, n, lid, fade.z);
+            var a3 = faded(3u, n, lid, fade.w);
+            for (var j = 0u; j < LANES; j++) {
+                let item = subgroupShuffle(items, j) + vec4<u32>(p.values / 2u + column);
+                let a = kv_load8(item.x);
+                let b = kv_load8(item.y);
+                let c = kv_load8(item.z);
+                let d = kv_load8(item.w);
+                a0 = weighted(a0, subgroupShuffle(s0, j), a, b, c, d);
+                a1 = weighted(a1, subgroupShuffle(s1, j), a, b, c, d);
+                a2 = weighted(a2, subgroupShuffle(s2, j), a, b, c, d);
+                a3 = weighted(a3, subgroupShuffle(s3, j), a, b, c, d);
+            }
+            acc[(0u * NV + n) * LANES + lid] = a0;
+            acc[(1u * NV + n) * LANES + lid] = a1;
+            acc[(2u * NV + n) * LANES + lid] = a2;
+            acc[(3u * NV + n) * LANES + lid] = a3;
+        }
+    }
+    var tops = top;
+    var totals = vec4<f32>(sum(total.x, lid), sum(total.y, lid), sum(total.z, lid), sum(total.w, lid));
+    for (var t = 0u; t < heads; t++) {
+        let at = to + t * SPLITS * stride;
+        let share = select(1.0 / totals[t], 1.0, SPLITS > 1u);
+        for (var n = 0u; n < NV; n++) {
+            let column = n * LANES + lid;
+            if column < HD8 {
+                let s = acc[(t * NV + n) * LANES + lid];
+                out[at + 2u * column] = s.a * share;
+                out[at + 2u * column + 1u] = s.b * share;
+            }
+        }
+        if SPLITS > 1u && lid == 0u {
+            out[at + HD4] = vec4<f32>(tops[t], totals[t], 0.0, 0.0);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+// attention_prompt_lanes: causal attention of a chunk of consecutive tokens of one sequence over its cache, which
+// already holds their keys and values, for software drivers. Online softmax over tiles of 4 LANES positions (Dao et
+// al., arXiv 2205.14135); q is normed and rotated on the way in.
+// bindings  0 params   1 y write f32 [T, H, HD]   then those of the head, rope, cache and kv modules
+// launch    (H, ceil(T / 8), 1) workgroups of LANES; each takes one head of 8 tokens
+// requires  HD % 8 == 0, DIMS % 8 == 0; LANES is the subgroup size; rows live from the first on, positions
+//           consecutive      accumulates f32
+// why       a lane makes the scores of four keys of its own, then sums eight columns of the values; what another lane
+//           has comes by a shuffle. Workgroup memory holds what a lane keeps for itself, so that nothing waits
+import package::head::{head4, head_scale};
+import package::cache::{KV, HD, Row, step, key_at};
+import package::kv::{Eight, kv_load8};
+import package::reduce::{LANES, highest, sum};
+override H: u32;
+override WINDOW: u32;
+override CAP: f32;
+const HD4: u32 = HD / 4u;
+const HD8: u32 = HD / 8u;
+const TILE: u32 = 4u * LANES;
+// Vectors of a query, and items of a value, that a lane keeps.
+const NQ: u32 = (HD4 + LANES - 1u) / LANES;
+const NV: u32 = (HD8 + LANES - 1u) / LANES;
+
+struct Params {
+    q_gain: u32,
+    eps: f32,
+    tokens: u32,
+    page_stride: u32,
+    values: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
+
+// Both [token][n][lane].
+var<workgroup> q: array<vec4<f32>, 8u * NQ * LANES>;
+var<workgroup> acc: array<Eight, 8u * NV * LANES>;
+
+fn four(qa: vec4<f32>, qb: vec4<f32>, a: Eight, b: Eight, c: Eight, d: Eight) -> vec4<f32> {
+    return vec4<f32>(dot(qa, a.a) + dot(qb, a.b), dot(qa, b.a) + dot(qb, b.b), dot(qa, c.a) + dot(qb, c.b),
+        dot(qa, d.a) + dot(qb, d.b));
+}
+
+fn capped(s: vec4<f32>) -> vec4<f32> {
+    if CAP > 0.0 {
+        return CAP * tanh(clamp(s / CAP, vec4<f32>(-15.0), vec4<f32>(15.0)));
+    }
+    return s;
+}
+
+// Scores of the token at t_pos and the keys at `key`, where seen.
+fn seen(s: vec4<f32>, t_pos: u32, key: vec4<u32>) -> vec4<f32> {
+    var ok = key <= vec4<u32>(t_pos);
+    if WINDOW > 0u {
+        ok = ok & (key + vec4<u32>(WINDOW) > vec4<u32>(t_pos));
+    }
+    return select(vec4<f32>(-1e30), capped(s * p.scale), ok);
+}
+
+fn largest(v: vec4<f32>) -> f32 {
+    return max(max(v.x, v.y), max(v.z, v.w));
+}
+
+fn all4(v: vec4<f32>) -> f32 {
+    return dot(v, vec4<f32>(1.0));
+}
+
+// Four weighted values on top of what is there.
+fn weighted(s: Eight, w: vec4<f32>, a: Eight, b: Eight, c: Eight, d: Eight) -> Eight {
+    return Eight(s.a + w.x * a.a + w.y * b.a + w.z * c.a + w.w * d.a,
+        s.b + w.x * a.b + w.y * b.b + w.z * c.b + w.w * d.b);
+}
+
+fn faded(t: u32, n: u32, lid: u32, fade: f32) -> Eight {
+    let s = acc[(t * NV + n) * LANES + lid];
+    return Eight(s.a * fade, s.b * fade);
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let t0 = wid.y * 8u;
+    let row = step[t0];
+    if row.live == 0u {
+        return;
+    }
+    let h = wid.x;
+    let kv_head = h / (H / KV);
+    // Positions from the first that any of these tokens sees to the last live one.
+    var live = 1u;
+    while live < 8u && t0 + live < p.tokens && step[t0 + live].live != 0u {
+        live++;
+    }
+    let end = row.pos + live;
+    let oldest = select(0u, row.pos + 1u - WINDOW, WINDOW > 0u && row.pos >= WINDOW);
+
+    for (var t = 0u; t < live; t++) {
+        let base = ((t0 + t) * (H + 2u * KV) + h) * HD4;
+        let scale = head_scale(base, p.eps, lid);
+        for (var n = 0u; n < NQ; n++) {
+            let i = min(n * LANES + lid, HD4 - 1u);
+            q[(t * NQ + n) * LANES + lid] = head4(base, p.q_gain, scale, i, row.pos + t);
+        }
+    }
+    for (var i = 0u; i < 8u * NV; i++) {
+        acc[i * LANES + lid] = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
+    }
+
+    var top0 = vec4<f32>(-1e30);
+    var top1 = vec4<f32>(-1e30);
+    var total0 = vec4<f32>(0.0);
+    var total1 = vec4<f32>(0.0);
+    for (var tile = oldest - oldest % TILE; tile < end; tile += TILE) {
+        // Keys past the end stand in for the last: their scores are masked below.
+        let key = vec4<u32>(tile + lid) + vec4<u32>(0u, LANES, 2u * LANES, 3u * LANES);
+        let at = min(key, vec4<u32>(end - 1u));
+        let items = vec4<u32>(
+            key_at(row.slot, p.page_stride, at.x, kv_head), key_at(row.slot, p.page_stride, at.y, kv_head),
+            key_at(row.slot, p.page_stride, at.z, kv_head), key_at(row.slot, p.page_stride, at.w, kv_head)) / 2u;
+        var s0 = vec4<f32>(0.0);
+        var s1 = vec4<f32>(0.0);
+        var s2 = vec4<f32>(0.0);
+        var s3 = vec4<f32>(0.0);
+        var s4 = vec4<f32>(0.0);
+        var s5 = vec4<f32>(0.0);
+        var s6 = vec4<f32>(0.0);
+        var s7 = vec4<f32>(0.0);
+        for (var n = 0u; n < NQ; n++) {
+            let q0 = q[(0u * NQ + n) * LANES + lid];
+            let q1 = q[(1u * NQ + n) * LANES + lid];
+            let q2 = q[(2u * NQ + n) * LANES + lid];
+            let q3 = q[(3u * NQ + n) * LANES + lid];
+            let q4 = q[(4u * NQ + n) * LANES + lid];
+            let q5 = q[(5u * NQ + n) * LANES + lid];
+            let q6 = q[(6u * NQ + n) * LANES + lid];
+            let q7 = q[(7u * NQ + n) * LANES + lid];
+            for (var i = 0u; i < min(LANES / 2u, HD8 - n * LANES / 2u); i++) {
+                let item = items + vec4<u32>(n * LANES / 2u + i);
+                let a = kv_load8(item.x);
+                let b = kv_load8(item.y);
+                let c = kv_load8(item.z);
+                let d = kv_load8(item.w);
+                s0 += four(subgroupShuffle(q0, 2u * i), subgroupShuffle(q0, 2u * i + 1u), a, b, c, d);
+                s1 += four(subgroupShuffle(q1, 2u * i), subgroupShuffle(q1, 2u * i + 1u), a, b, c, d);
+                s2 += four(subgroupShuffle(q2, 2u * i), subgroupShuffle(q2, 2u * i + 1u), a, b, c, d);
+                s3 += four(subgroupShuffle(q3, 2u * i), subgroupShuffle(q3, 2u * i + 1u), a, b, c, d);
+                s4 += four(subgroupShuffle(q4, 2u * i), subgroupShuffle(q4, 2u * i + 1u), a, b, c, d);
+                s5 += four(subgroupShuffle(q5, 2u * i), subgroupShuffle(q5, 2u * i + 1u), a, b, c, d);
+                s6 += four(subgroupShuffle(q6, 2u * i), subgroupShuffle(q6, 2u * i + 1u), a, b, c, d);
+                s7 += four(subgroupShuffle(q7, 2u * i), subgroupShuffle(q7, 2u * i + 1u), a, b, c, d);
+            }
+        }
+        s0 = seen(s0, row.pos + 0u, key);
+        s1 = seen(s1, row.pos + 1u, key);
+        s2 = seen(s2, row.pos + 2u, key);
+        s3 = seen(s3, row.pos + 3u, key);
+        s4 = seen(s4, row.pos + 4u, key);
+        s5 = seen(s5, row.pos + 5u, key);
+        s6 = seen(s6, row.pos + 6u, key);
+        s7 = seen(s7, row.pos + 7u, key);
+        let now0 = max(top0, highest(vec4<f32>(largest(s0), largest(s1), largest(s2), largest(s3)), lid));
+        let now1 = max(top1, highest(vec4<f32>(largest(s4), largest(s5), largest(s6), largest(s7)), lid));
+        // A token that has seen nothing yet keeps weights of zero, not of e^0.
+        let floor0 = max(now0, vec4<f32>(-1e29));
+        let floor1 = max(now1, vec4<f32>(-1e29));
+        s0 = exp(s0 - floor0.x);
+        s1 = exp(s1 - floor0.y);
+        s2 = exp(s2 - floor0.z);
+        s3 = exp(s3 - floor0.w);
+        s4 = exp(s4 - floor1.x);
+        s5 = exp(s5 - floor1.y);
+        s6 = exp(s6 - floor1.z);
+        s7 = exp(s7 - floor1.w);
+        let fade0 = exp(top0 - floor0);
+        let fade1 = exp(top1 - floor1);
+        top0 = now0;
+        top1 = now1;
+        total0 = total0 * fade0 + vec4<f32>(all4(s0), all4(s1), all4(s2), all4(s3));
+        total1 = total1 * fade1 + vec4<f32>(all4(s4), all4(s5), all4(s6), all4(s7));
+        for (var n = 0u; n < NV; n++) {
+            let column = min(n * LANES + lid, HD8 - 1u);
+            var a0 = faded(0u, n, lid, fade0.x);
+            var a1 = faded(1u, n, lid, fade0.y);
+            var a2 = faded(2u, n, lid, fade0.z);
+            var a3 = faded(3u, n, lid, fade0.w);
+            var a4 = faded(4u, n, lid, fade1.x);
+            var a5 = faded(5u, n, lid, fade1.y);
+            var a6 = faded(6u, n, lid, fade1.z);
+            var a7 = faded(7u, n, lid, fade1.w);
+            for (var j = 0u; j < LANES; j++) {
+                let item = subgroupShuffle(items, j) + vec4<u32>(p.values / 2u + column);
+                let a = kv_load8(item.x);
+                let b = kv_load8(item.y);
+                let c = kv_load8(item.z);
+                let d = kv_load8(item.w);
+                a0 = weighted(a0, subgroupShuffle(s0, j), a, b, c, d);
+                a1 = weighted(a1, subgroupShuffle(s1, j), a, b, c, d);
+                a2 = weighted(a2, subgroupShuffle(s2, j), a, b, c, d);
+                a3 = weighted(a3, subgroupShuffle(s3, j), a, b, c, d);
+                a4 = weighted(a4, subgroupShuffle(s4, j), a, b, c, d);
+                a5 = weighted(a5, subgroupShuffle(s5, j), a, b, c, d);
+                a6 = weighted(a6, subgroupShuffle(s6, j), a, b, c, d);
+                a7 = weighted(a7, subgroupShuffle(s7, j), a, b, c, d);
+            }
+            acc[(0u * NV + n) * LANES + lid] = a0;
+            acc[(1u * NV + n) * LANES + lid] = a1;
+            acc[(2u * NV + n) * LANES + lid] = a2;
+            acc[(3u * NV + n) * LANES + lid] = a3;
+            acc[(4u * NV + n) * LANES + lid] = a4;
+            acc[(5u * NV + n) * LANES + lid] = a5;
+            acc[(6u * NV + n) * LANES + lid] = a6;
+            acc[(7u * NV + n) * LANES + lid] = a7;
+        }
+    }
+    var totals = array<f32, 8>(total0.x, total0.y, total0.z, total0.w, total1.x, total1.y, total1.z, total1.w);
+    for (var t = 0u; t < live; t++) {
+        let total = sum(totals[t], lid);
+        for (var n = 0u; n < NV; n++) {
+            let column = n * LANES + lid;
+            if column < HD8 {
+                let s = acc[(t * NV + n) * LANES + lid];
+                let to = ((t0 + t) * H + h) * HD4 + 2u * column;
+                y[to] = s.a / total;
+                y[to + 1u] = s.b / total;
+            }
+        }
+    }
+}
