@@ -153,7 +153,7 @@ fn bytes(s: Sizes, d: &Dispatch) -> usize {
     let [h, kv, hd] = heads(&r);
     let (tokens, width) = (r.tokens(s), columns(&r).unwrap_or(s.rows));
     let position = 2 * kv * hd * if r.halves() { 2 } else { 4 };
-    let weights = |rows| formats(d).map(|f| Layout::new(f.dtype, rows, width).bytes);
+    let weights = |rows| formats(d).map(move |f| Layout::new(f.dtype, rows, width).bytes);
     match d.kernel.name {
         "embed" => weights(tokens).sum(),
         "append_lanes" => 8 * tokens * kv * hd,

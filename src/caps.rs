@@ -29,6 +29,20 @@ pub enum Precision {
     Int8,
 }
 
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "int8" => Ok(Self::Int8),
+            _ => Err("it is one of auto, f32, f16, int8".into()),
+        }
+    }
+}
+
 impl Precision {
     /// What it comes to on an adapter.
     pub fn resolve(self, kind: DeviceKind, f16: bool) -> Self {

@@ -390,10 +390,17 @@ fn no_adapter(wanted: Option<&str>, found: &[String]) -> String {
                     driver (package mesa-vulkan-drivers)"
                 .into()
         }
-        (Some(wanted), found) => format!(
-            "no adapter is called `{wanted}`; there are: {} (see `omnimini devices`)",
-            found.join(", ")
-        ),
+        (Some(wanted), found) => {
+            let there: Vec<String> = found
+                .iter()
+                .enumerate()
+                .map(|(i, name)| format!("{i} {name}"))
+                .collect();
+            format!(
+                "no adapter is called `{wanted}`; there are: {} (see `omnimini devices`)",
+                there.join(", ")
+            )
+        }
         (None, _) => "no adapter fits; see `omnimini devices`".into(),
     }
 }

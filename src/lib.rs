@@ -28,6 +28,9 @@ pub mod bench;
 #[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 pub mod cli;
 
+/// The wgpu that this crate is built on, for a program that brings its own device.
+pub use wgpu;
+
 pub use engine::{LoadOptions, Sampling};
 pub use error::{Error, Result};
 pub use session::{Model, Options, Session};

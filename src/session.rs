@@ -235,18 +235,26 @@ impl Session {
     }
 
     /// Asks, and streams the answer. Both become part of the conversation; an answer that is
-    /// dropped early stays as far as it was read.
+    /// dropped early stays as far as it was read, and one that said nothing leaves it with its
+    /// question when the next is asked.
     ///
     /// # Errors
-    /// Where the model has no chat template, or the conversation does not fit the context; the
-    /// question is then no part of the conversation.
+    /// Where the model has no chat template, the conversation does not fit the context, or a bias is
+    /// for no token; the question is then no part of the conversation.
     pub fn ask(&mut self, question: &str, options: &Options) -> Result<Answer<'_>> {
+        if let [.., asked, said] = self.messages.as_slice()
+            && asked.role == Role::User
+            && *said == Message::new(Role::Assistant, "")
+        {
+            self.messages.truncate(self.messages.len() - 2);
+        }
         self.messages.push(Message::new(Role::User, question));
         let encoded = match &self.model.template {
             Some(template) => template.encode(&self.model.tokenizer, &self.messages),
             None => Err(crate::Error::NoTemplate),
         };
         let fits = encoded.and_then(|ids| {
+            self.check_bias(&options.sampling)?;
             let context = self.model.engine.context();
             if ids.len() > context {
                 return Err(crate::Error::Prompt {
@@ -271,9 +279,22 @@ impl Session {
     /// Goes on with tokens as they are, outside the conversation.
     ///
     /// # Errors
-    /// Where the prompt is empty or does not fit the context.
+    /// Where the prompt is empty or does not fit the context, or a bias is for no token.
     pub fn complete(&mut self, prompt: &[u32], options: &Options) -> Result<Answer<'_>> {
+        self.check_bias(&options.sampling)?;
         self.complete_into(prompt, options, false)
+    }
+
+    fn check_bias(&self, sampling: &Sampling) -> Result<()> {
+        let vocab = self.model.engine.model().config.vocab;
+        match sampling
+            .logit_bias
+            .iter()
+            .find(|(id, _)| *id as usize >= vocab)
+        {
+            Some((id, _)) => Err(crate::Error::Token { id: *id, vocab }),
+            None => Ok(()),
+        }
     }
 
     fn complete_into(
@@ -296,6 +317,7 @@ impl Session {
             tokenizer,
             detokenizer: Detokenizer::new(),
             stops: StopFilter::new(&options.stop),
+            given: 0,
             finish: None,
         })
     }
@@ -306,8 +328,8 @@ impl Session {
 pub struct Delta {
     /// Text that is certain now; may be empty.
     pub text: String,
-    /// The token it came with.
-    pub token: u32,
+    /// The token it came with; `None` with text that was held back until the end.
+    pub token: Option<u32>,
     /// Its log-probability, where asked for.
     pub logprob: Option<TokenLogprob>,
 }
@@ -321,6 +343,8 @@ pub struct Answer<'s> {
     tokenizer: Arc<Tokenizer>,
     detokenizer: Detokenizer,
     stops: StopFilter,
+    /// Tokens given out; the device may have made more.
+    given: usize,
     finish: Option<FinishReason>,
 }
 
@@ -342,13 +366,13 @@ impl Answer<'_> {
                 return Ok(None);
             }
             self.say(&text);
-            let token = self.generation.made().last().copied().unwrap_or(0);
             return Ok(Some(Delta {
                 text,
-                token,
+                token: None,
                 logprob: None,
             }));
         };
+        self.given += 1;
         let mut text = if step.end || self.tokenizer.is_control(step.token) {
             String::new()
         } else {
@@ -368,7 +392,7 @@ impl Answer<'_> {
         self.say(&text);
         Ok(Some(Delta {
             text,
-            token: step.token,
+            token: Some(step.token),
             logprob: step.logprob,
         }))
     }
@@ -391,14 +415,13 @@ impl Answer<'_> {
         self.finish
     }
 
-    /// Tokens so far.
+    /// Tokens so far: those of the prompt, and those given out.
     pub fn usage(&self) -> Usage {
-        let completion_tokens = self.generation.made().len();
         Usage {
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.generation.reused(),
-            completion_tokens,
-            total_tokens: self.prompt_tokens + completion_tokens,
+            completion_tokens: self.given,
+            total_tokens: self.prompt_tokens + self.given,
         }
     }
 
@@ -421,7 +444,7 @@ impl Answer<'_> {
             prompt_ms: prompt.as_secs_f64() * 1e3,
             prompt_per_second: rate(usage.prompt_tokens - usage.cached_tokens, prompt),
             generation_ms: generation.as_secs_f64() * 1e3,
-            generation_per_second: rate(usage.completion_tokens.saturating_sub(1), generation),
+            generation_per_second: rate(self.generation.made().len().saturating_sub(1), generation),
         }
     }
 

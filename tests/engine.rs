@@ -150,6 +150,35 @@ fn the_loop_makes_what_single_steps_make() {
 }
 
 #[test]
+fn a_prompt_that_is_dropped_between_chunks_is_gone_on_with() {
+    let rig = rig(&LLAMA, 3, KvType::F32, 16, 256);
+    let prompt: Vec<u32> = (0..120).map(|i| 3 + (i * 7) % 250).collect();
+    let sampling = Sampling {
+        max_tokens: 8,
+        ..Sampling::default()
+    };
+    let make = |sequence: &mut Sequence| {
+        let mut generation = sequence.generate(&prompt, &sampling, &[], None).unwrap();
+        let made: Vec<u32> =
+            std::iter::from_fn(|| generation.next().unwrap().map(|s| s.token)).collect();
+        (generation.reused(), made)
+    };
+    let (_, want) = make(&mut Sequence::new(&rig.engine).unwrap());
+    let mut sequence = Sequence::new(&rig.engine).unwrap();
+    {
+        let mut generation = sequence.generate(&prompt, &sampling, &[], None).unwrap();
+        let mut step = std::pin::pin!(generation.next_step());
+        let mut looks = std::task::Context::from_waker(std::task::Waker::noop());
+        for _ in 0..2 {
+            assert!(step.as_mut().poll(&mut looks).is_pending());
+        }
+    }
+    let (reused, made) = make(&mut sequence);
+    assert!(reused > 0 && reused < prompt.len() - 1, "{reused}");
+    assert_eq!(made, want);
+}
+
+#[test]
 fn two_sequences_take_turns() {
     let rig = rig(&LLAMA, 9, KvType::F16, 16, 256);
     let mut rng = Rng::new(1);

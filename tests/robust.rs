@@ -260,7 +260,7 @@ fn a_lost_device_is_an_error_and_the_conversation_goes_on() {
     let whole: Vec<u32> = {
         let mut session = model.session().unwrap();
         let mut answer = session.complete(&prompt, &answer).unwrap();
-        std::iter::from_fn(|| answer.next().unwrap().map(|d| d.token)).collect()
+        std::iter::from_fn(|| answer.next().unwrap().and_then(|d| d.token)).collect()
     };
     // At once, in the prompt, in the first tokens, with much under way, and near the end.
     for after in [0, 1, 2, 7, 30] {
@@ -269,12 +269,12 @@ fn a_lost_device_is_an_error_and_the_conversation_goes_on() {
         let mut made = prompt.clone();
         let mut generation = session.complete(&prompt, &answer).unwrap();
         for _ in 0..after {
-            made.push(generation.next().unwrap().unwrap().token);
+            made.extend(generation.next().unwrap().unwrap().token);
         }
         model.engine().gpu().device.destroy();
         let e = loop {
             match generation.next() {
-                Ok(Some(delta)) => made.push(delta.token),
+                Ok(Some(delta)) => made.extend(delta.token),
                 Ok(None) => panic!("{after}: it went on to the end without a device"),
                 Err(e) => break e,
             }
@@ -299,7 +299,7 @@ fn a_lost_device_is_an_error_and_the_conversation_goes_on() {
         let left = whole.len() - (made.len() - prompt.len());
         let mut generation = session.complete(&made, &answer).unwrap();
         for _ in 0..left {
-            made.push(generation.next().unwrap().unwrap().token);
+            made.extend(generation.next().unwrap().unwrap().token);
         }
         assert_eq!(made[prompt.len()..], whole);
     }

@@ -1,13 +1,15 @@
 //! `omnimini run`: one prompt, one answer.
 
-use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::{DeviceArgs, ModelArgs, SamplingArgs, print, print_json, progress, tell};
+use super::sampling::SamplingArgs;
+use super::{
+    ContextArgs, DeviceArgs, ModelArgs, print, print_json, print_said, progress, read_stdin, tell,
+};
 use crate::engine::TokenLogprob;
 use crate::session::{FinishReason, Options, Timings, Usage};
 use crate::text::Specials;
@@ -23,9 +25,11 @@ pub(super) struct Run {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     /// Instructions that come before the prompt.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     system: Option<String>,
     /// Read the prompt from a file, as it is.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
@@ -45,7 +49,7 @@ pub(super) struct Run {
     /// Go on after an end token.
     #[arg(long)]
     ignore_end: bool,
-    /// One JSON object: text, tokens, finish_reason, usage, timings, adapter, logprobs.
+    /// One JSON object instead of the text as it is made; its fields are listed below.
     #[arg(long)]
     json: bool,
 }
@@ -72,10 +76,11 @@ impl Run {
         match self.prompt.as_deref() {
             Some(prompt) if prompt != "-" => Ok(prompt.into()),
             _ => {
-                let mut text = String::new();
-                std::io::stdin()
-                    .read_to_string(&mut text)
-                    .context("cannot read standard input")?;
+                let mut text = read_stdin("prompt")?;
+                // The line break that ends a program's output is no part of what is asked.
+                if !self.raw {
+                    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+                }
                 Ok(text)
             }
         }
@@ -83,7 +88,7 @@ impl Run {
 
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let prompt = self.prompt()?;
-        let model = progress::load(&self.model.model, &self.device.options())?;
+        let model = progress::load(&self.model.model, &self.device.options(self.context.ctx))?;
         let mut session = model.session()?;
         let mut options = Options {
             sampling: self.sampling.sampling(),
@@ -93,7 +98,7 @@ impl Run {
         options.sampling.ignore_end = self.ignore_end;
         let mut answer = if self.raw || model.template().is_none() {
             if !self.raw {
-                log::info!("this model has no chat template: it goes on with the text");
+                tell("this model has no chat template: it goes on with the text, as with --raw");
             }
             let specials = if self.special {
                 Specials::Parse
@@ -110,10 +115,10 @@ impl Run {
         while let Some(delta) = answer.next()? {
             if self.json {
                 text.push_str(&delta.text);
-                tokens.push(delta.token);
+                tokens.extend(delta.token);
                 logprobs.extend(delta.logprob);
             } else if !delta.text.is_empty() {
-                print(&delta.text)?;
+                print_said(&delta.text)?;
             }
         }
         let (usage, timings) = (answer.usage(), answer.timings());
@@ -129,9 +134,12 @@ impl Run {
             });
         }
         print("\n")?;
-        std::io::stdout().flush()?;
+        let cut = match answer.finish_reason() {
+            Some(FinishReason::Length) => ", cut there",
+            _ => "",
+        };
         tell(&format!(
-            "{} tokens, {:.1} tokens/s; prompt {} tokens, {:.1} tokens/s; {}",
+            "{} tokens{cut}, {:.1} tokens/s; prompt {} tokens, {:.1} tokens/s; {}",
             usage.completion_tokens,
             timings.generation_per_second,
             usage.prompt_tokens,

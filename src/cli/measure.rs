@@ -6,9 +6,14 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{DeviceArgs, ModelArgs, model_file, print, print_json, progress, tell};
-use crate::bench::{self, Test};
+use super::{
+    ContextArgs, DeviceArgs, ModelArgs, count, model_file, print, print_json, progress, sentence,
+    tell,
+};
+use crate::bench::{self, BenchResult, OperationTime, Test};
 use crate::engine::{Sequence, Timed};
+use crate::format::Checkpoint;
+use crate::gpu::Gpu;
 use crate::session::Model;
 use crate::text::Specials;
 
@@ -19,16 +24,15 @@ pub(super) struct Perplexity {
     file: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
-    /// The adapter: a number of `omnimini devices`, or a part of its name.
-    #[arg(long, env = "OMNIMINI_ADAPTER")]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Tokens of a window; the second half of each is scored.
     #[arg(long, value_name = "N", default_value_t = 512)]
     ctx: usize,
     /// Windows to score at most; all when not given.
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = count())]
     chunks: Option<usize>,
-    /// One JSON object: perplexity, tokens.
+    /// One JSON object; its fields are listed below.
     #[arg(long)]
     json: bool,
 }
@@ -50,12 +54,7 @@ impl Perplexity {
         );
         let text = std::fs::read_to_string(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
-        let device = DeviceArgs {
-            adapter: self.adapter.clone(),
-            ctx: Some(n),
-            kv: "f16".into(),
-        };
-        let model = progress::load(&self.model.model, &device.options())?;
+        let model = progress::load(&self.model.model, &self.device.options(Some(n)))?;
         let ids = model.tokenizer().encode_text(&text, Specials::AsText);
         let windows = (ids.len() / n).min(self.chunks.unwrap_or(usize::MAX));
         anyhow::ensure!(
@@ -64,7 +63,7 @@ impl Perplexity {
             ids.len()
         );
         let mut sequence = Sequence::new(model.engine())?;
-        let (mut sum, mut count) = (0.0, 0);
+        let (mut sum, mut scored) = (0.0, 0);
         for (i, window) in ids.chunks_exact(n).take(windows).enumerate() {
             let mut tokens = window.to_vec();
             if let Some(bos) = model.tokenizer().bos() {
@@ -72,18 +71,13 @@ impl Perplexity {
             }
             let scores = pollster::block_on(sequence.score(&tokens, &window[1..], n / 2))?;
             sum -= scores.iter().map(|s| f64::from(*s)).sum::<f64>();
-            count += scores.len();
-            if !self.json {
-                tell(&format!(
-                    "[{}/{windows}] {:.4}",
-                    i + 1,
-                    (sum / count as f64).exp()
-                ));
-            }
+            scored += scores.len();
+            let so_far = (sum / scored as f64).exp();
+            tell(&format!("[{}/{windows}] {so_far:.4}", i + 1));
         }
         let report = PerplexityReport {
-            perplexity: (sum / count as f64).exp(),
-            tokens: count,
+            perplexity: (sum / scored as f64).exp(),
+            tokens: scored,
         };
         if self.json {
             return print_json(&report);
@@ -103,6 +97,9 @@ enum Output {
     Md,
 }
 
+/// What `--adapter` takes for every adapter in turn.
+const ALL: &str = "all";
+
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
@@ -110,82 +107,116 @@ pub(super) struct Bench {
     model: ModelArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Tokens of the prompt; repeatable.
+    #[command(flatten)]
+    context: ContextArgs,
+    /// Tokens of the prompt; repeatable, 0 for no such test.
     #[arg(short = 'p', long, value_name = "N", default_values_t = [512])]
     n_prompt: Vec<usize>,
-    /// Tokens to make; repeatable.
-    #[arg(short = 'g', long, value_name = "N", default_values_t = [128])]
+    /// Tokens to make; repeatable, 0 for no such test.
+    #[arg(short = 'n', long, visible_short_alias = 'g', value_name = "N", default_values_t = [128])]
     n_gen: Vec<usize>,
     /// Repetitions of each test, after one that is not counted.
-    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = count())]
     repetitions: usize,
-    /// Every adapter in turn.
-    #[arg(long, conflicts_with = "adapter")]
-    all: bool,
     /// Where the time of a decode step and of a prompt chunk goes, launch by launch, instead.
     #[arg(long, conflicts_with = "output")]
     profile: bool,
     /// Form of the results.
     #[arg(short, long, value_name = "FORM", default_value = "md")]
     output: Output,
+    /// The same as -o json.
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
 }
 
 impl Bench {
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        let file = model_file(&self.model.model)?;
-        let tests: Vec<Test> = self
-            .n_prompt
-            .iter()
-            .filter(|n| **n > 0)
-            .map(|n| Test {
-                prompt: *n,
-                generate: 0,
-            })
-            .chain(self.n_gen.iter().filter(|n| **n > 0).map(|n| Test {
-                prompt: 0,
-                generate: *n,
-            }))
-            .collect();
-        let adapters: Vec<Option<String>> = if self.all {
+        // What is wrong with the model is said once, and before anything is measured.
+        Checkpoint::open(model_file(&self.model.model)?)?;
+        let adapters: Vec<Option<String>> = if self.device.adapter.as_deref() == Some(ALL) {
             let all = pollster::block_on(crate::gpu::adapters());
             all.iter().map(|a| Some(a.index.to_string())).collect()
         } else {
             vec![self.device.adapter.clone()]
         };
-        let mut results = Vec::new();
+        let (mut results, mut profiles, mut failed) = (Vec::new(), Vec::new(), None);
         for adapter in adapters {
             let device = DeviceArgs {
                 adapter,
                 ..self.device.clone()
             };
-            let mut options = device.options();
-            let longest = tests
-                .iter()
-                .map(|t| t.prompt + t.generate)
-                .max()
-                .unwrap_or(1);
-            options.context = options.context.or(Some(longest.max(512)));
-            let model = progress::load(&self.model.model, &options)?;
-            if self.profile {
-                self.profile(&model, longest)?;
-                continue;
-            }
-            for test in &tests {
-                results.push(bench::run(&model, &file, *test, self.repetitions)?);
+            let done = if self.profile {
+                self.profile(&device).map(|p| profiles.extend(p))
+            } else {
+                self.measure(&device, &mut results)
+            };
+            // The others' results are wanted all the same.
+            if let Err(e) = done
+                && let Some(before) = failed.replace(e)
+            {
+                tell(&format!("omnimini: {}", sentence(&before)));
             }
         }
-        if self.profile {
-            return Ok(());
+        match failed {
+            Some(e) if results.is_empty() && profiles.is_empty() => return Err(e),
+            _ => {}
         }
-        match self.output {
-            Output::Json => print_json(&results),
-            Output::Csv => print(&bench::csv(&results)),
-            Output::Md => print(&bench::markdown(&results)),
+        if self.profile && self.json {
+            print_json(&profiles)?;
+        } else if self.profile {
+            print(&bench::profile_markdown(&profiles))?;
+        } else {
+            match (self.json, self.output) {
+                (true, _) | (_, Output::Json) => print_json(&results)?,
+                (_, Output::Csv) => print(&bench::csv(&results))?,
+                (_, Output::Md) => print(&bench::markdown(&results))?,
+            }
         }
+        failed.map_or(Ok(()), Err)
     }
 
-    fn profile(&self, model: &Model, longest: usize) -> anyhow::Result<()> {
-        let depth = longest / 2;
+    /// Tokens of the longest test.
+    fn longest(&self) -> usize {
+        let sizes = self.n_prompt.iter().chain(&self.n_gen);
+        sizes.copied().max().unwrap_or(1)
+    }
+
+    fn load(&self, device: &DeviceArgs) -> anyhow::Result<Model> {
+        let context = self.context.ctx.unwrap_or(self.longest().max(512));
+        progress::load(&self.model.model, &device.options(Some(context)))
+    }
+
+    /// All tests on one adapter; what was measured before one fails is kept.
+    fn measure(&self, device: &DeviceArgs, results: &mut Vec<BenchResult>) -> anyhow::Result<()> {
+        // Before the model takes its memory.
+        let gpu = pollster::block_on(Gpu::open(&device.options(None).device))?;
+        let copy_gb_s = bench::copy_bandwidth(&gpu)?;
+        tell(&format!("{}: copies {copy_gb_s:.1} GB/s", gpu.info));
+        drop(gpu);
+        let model = self.load(device)?;
+        let file = model_file(&self.model.model)?;
+        let prompts = self.n_prompt.iter().map(|n| Test {
+            prompt: *n,
+            generate: 0,
+        });
+        let generations = self.n_gen.iter().map(|n| Test {
+            prompt: 0,
+            generate: *n,
+        });
+        for test in prompts.chain(generations) {
+            if test.prompt + test.generate == 0 {
+                continue;
+            }
+            let result = bench::run(&model, &file, test, self.repetitions, copy_gb_s)?;
+            tell(&format!("{test}: {:.2} tokens/s", result.avg_ts));
+            results.push(result);
+        }
+        Ok(())
+    }
+
+    fn profile(&self, device: &DeviceArgs) -> anyhow::Result<Vec<OperationTime>> {
+        let model = self.load(device)?;
+        let depth = self.longest() / 2;
         let steps = [
             (
                 format!("one token at position {depth}"),
@@ -193,11 +224,11 @@ impl Bench {
             ),
             ("a chunk of a prompt".into(), Timed::Prompt),
         ];
+        let mut profile = Vec::new();
         for (title, step) in steps {
             let times = pollster::block_on(model.engine().profile(step, self.repetitions))?;
-            print(&bench::profile_markdown(&title, &times))?;
-            print("\n")?;
+            profile.extend(bench::operations(&title, &times));
         }
-        Ok(())
+        Ok(profile)
     }
 }

@@ -4,25 +4,28 @@
 //! our output ends us quietly. Exit codes: 0 done, 1 failed, 2 misused.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::engine::{LoadOptions, Sampling};
+use crate::caps::Precision;
+use crate::engine::LoadOptions;
 use crate::gpu::DeviceOptions;
 use crate::kernel::attention::KvType;
 
 mod chat;
 mod generate;
+mod help;
 mod measure;
 mod models;
 mod progress;
+mod sampling;
 
 /// A local GPT-4o mini: small open models on any GPU.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXAMPLES, infer_subcommands = true)]
+#[command(version, about, after_help = help::ALL, infer_subcommands = true)]
 struct Cli {
     /// Say more on standard error: -v what is done, -vv how the model is planned.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
@@ -31,35 +34,37 @@ struct Cli {
     command: Command,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  omnimini pull                              fetch the default model
-  omnimini run \"Why is the sky blue?\"        answer one prompt
-  echo \"...\" | omnimini run -                the prompt from standard input
-  omnimini chat -m gemma-3-270m              talk in the terminal
-  omnimini bench -o md                       prompt and generation rates";
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Answer one prompt.
+    #[command(after_help = help::RUN)]
     Run(generate::Run),
     /// Talk in the terminal.
+    #[command(after_help = help::CHAT)]
     Chat(chat::Chat),
     /// Fetch a model into the cache folder.
+    #[command(after_help = help::PULL)]
     Pull(models::Pull),
     /// List the models in the cache folder.
+    #[command(after_help = help::LIST)]
     List(models::List),
-    /// Remove a model from the cache folder.
+    /// Remove models from the cache folder.
+    #[command(after_help = help::RM)]
     Rm(models::Rm),
     /// List every adapter with its abilities and limits.
+    #[command(after_help = help::DEVICES)]
     Devices(models::Devices),
     /// Say what is in a model file.
+    #[command(after_help = help::INSPECT)]
     Inspect(models::Inspect),
     /// Turn text into token ids.
+    #[command(after_help = help::TOKENIZE)]
     Tokenize(models::Tokenize),
     /// How well a model predicts a text.
+    #[command(after_help = help::PERPLEXITY)]
     Perplexity(measure::Perplexity),
     /// Measure prompt and generation rates.
+    #[command(after_help = help::BENCH)]
     Bench(measure::Bench),
 }
 
@@ -77,23 +82,31 @@ struct DeviceArgs {
     /// The adapter: a number of `omnimini devices`, or a part of its name.
     #[arg(long, env = "OMNIMINI_ADAPTER")]
     adapter: Option<String>,
-    /// Tokens of context; the model's own, up to 4096, when not given.
-    #[arg(long, value_name = "TOKENS")]
-    ctx: Option<usize>,
     /// Element type of the KV cache.
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = ["f16", "f32"])]
     kv: String,
+    /// What activations may be rounded to in products: auto takes f16 on GPUs that have it; int8 is
+    /// fast on some and never chosen by itself.
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "auto",
+        env = "OMNIMINI_PRECISION"
+    )]
+    precision: Precision,
 }
 
 impl DeviceArgs {
-    fn options(&self) -> LoadOptions {
+    /// With `context` tokens of context; the model's own, up to 4096, where that is `None`.
+    fn options(&self, context: Option<usize>) -> LoadOptions {
         LoadOptions {
             device: DeviceOptions {
                 adapter: self.adapter.clone(),
+                precision: self.precision,
                 strict_webgpu: std::env::var_os("OMNIMINI_STRICT_WEBGPU").is_some(),
                 ..DeviceOptions::default()
             },
-            context: self.ctx,
+            context,
             kv: if self.kv == "f32" {
                 KvType::F32
             } else {
@@ -104,53 +117,17 @@ impl DeviceArgs {
     }
 }
 
-/// How tokens are chosen.
-#[derive(Clone, Debug, Args)]
-struct SamplingArgs {
-    /// Tokens to make at most.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 1024)]
-    max_tokens: usize,
-    /// Randomness; 0 always takes the best token.
-    #[arg(short, long, default_value_t = 0.0)]
-    temperature: f32,
-    /// Only the K best tokens; 0 for all.
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    top_k: u32,
-    /// Only the best tokens that together have this probability.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    top_p: f32,
-    /// Only tokens with this share of the best one's probability.
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    min_p: f32,
-    /// Divides the logits of tokens seen; 1 for none.
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    repetition_penalty: f32,
-    /// Taken from the logits of tokens made before.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
-    presence_penalty: f32,
-    /// Taken from them for each time they were made.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
-    frequency_penalty: f32,
-    /// Seed of the draws: the same seed gives the same text.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+/// How much is remembered.
+#[derive(Clone, Copy, Debug, Args)]
+struct ContextArgs {
+    /// Tokens of context; the model's own, up to 4096, when not given.
+    #[arg(long, value_name = "TOKENS", value_parser = count())]
+    ctx: Option<usize>,
 }
 
-impl SamplingArgs {
-    fn sampling(&self) -> Sampling {
-        Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            seed: self.seed,
-            max_tokens: self.max_tokens,
-            ..Sampling::default()
-        }
-    }
+/// Parses a number that is at least 1.
+fn count() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
 }
 
 /// Runs the program with `args` (the program's own name first) and returns its exit code.
@@ -165,7 +142,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let level = ["error", "info", "debug"][usize::from(cli.verbose.min(2))];
+    let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
     let filter = format!("omnimini={level}");
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
         .format_target(false)
@@ -186,7 +163,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            let _ = writeln!(io::stderr(), "omnimini: {e}");
+            tell(&format!("omnimini: {}", sentence(&e)));
             ExitCode::FAILURE
         }
     }
@@ -197,12 +174,30 @@ fn is_broken_pipe(e: &anyhow::Error) -> bool {
     io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// An error with its causes, which the library's own errors name already.
+fn sentence(e: &anyhow::Error) -> String {
+    match e.downcast_ref::<crate::Error>() {
+        Some(e) => e.to_string(),
+        None => format!("{e:#}"),
+    }
+}
+
 /// Prints data.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// Prints what a model says: as it is, but in a terminal without the control characters by which
+/// it could move the cursor or worse.
+fn print_said(text: &str) -> anyhow::Result<()> {
+    if !io::stdout().is_terminal() {
+        return print(text);
+    }
+    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    print(&text.replace(|c| !harmless(c), "\u{fffd}"))
 }
 
 /// Prints a value as JSON, on one line or several.
@@ -213,6 +208,17 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// Tells the user something that is no data.
 fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// The text of standard input; a person who may not know that it is read is told.
+fn read_stdin(what: &str) -> anyhow::Result<String> {
+    use anyhow::Context;
+    if io::stdin().is_terminal() {
+        tell(&format!(
+            "type the {what}, and end it with Ctrl-D on a line of its own"
+        ));
+    }
+    io::read_to_string(io::stdin()).context("cannot read standard input")
 }
 
 /// The file of a model by name, source or path.

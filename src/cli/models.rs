@@ -8,10 +8,11 @@ use anyhow::Context;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::progress::Bar;
-use super::{ModelArgs, model_file, print, print_json, tell};
-use crate::format::Checkpoint;
+use super::{ModelArgs, model_file, print, print_json, read_stdin, tell};
+use crate::format::{Array, Checkpoint, Value};
 use crate::hub::{self, Home};
 use crate::model::Description;
 use crate::text::{ENCODINGS, Specials, Tokenizer, TokenizerSpec};
@@ -25,6 +26,9 @@ pub(super) struct Pull {
     /// Keep it under another name.
     #[arg(long)]
     name: Option<String>,
+    /// One JSON object: the model as `omnimini list --json` has it.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Pull {
@@ -34,17 +38,25 @@ impl Pull {
             name: self.name.clone(),
             ..hub::PullOptions::default()
         };
+        let source = hub::resolve(&self.source)?;
         let mut bar = Bar::new();
-        let file = hub::pull(&home, &hub::resolve(&self.source)?, &mut bar, &options);
+        bar.stop_on_ctrl_c()?;
+        let file = hub::pull(&home, &source, &mut bar, &options);
         bar.finish();
-        print(&format!("{}\n", file?.display()))
+        let file = file?;
+        if self.json {
+            let name = self.name.as_ref().unwrap_or(&source.name);
+            let models = hub::list(&home)?;
+            return print_json(&models.iter().find(|m| m.manifest.name == *name));
+        }
+        print(&format!("{}\n", file.display()))
     }
 }
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// A JSON array: name, source, sha256, size, licence, file, damage.
+    /// A JSON array; its fields are listed below.
     #[arg(long)]
     json: bool,
 }
@@ -79,18 +91,18 @@ impl List {
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
 pub(super) struct Rm {
-    /// Name of a pulled model.
-    name: String,
+    /// Names of pulled models.
+    #[arg(required = true)]
+    names: Vec<String>,
 }
 
 impl Rm {
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        let freed = hub::remove(&Home::from_env()?, &self.name)?;
-        tell(&format!(
-            "removed {} ({:.1} MB)",
-            self.name,
-            freed as f64 / 1e6
-        ));
+        let home = Home::from_env()?;
+        for name in &self.names {
+            let freed = hub::remove(&home, name)?;
+            tell(&format!("removed {name} ({:.1} MB)", freed as f64 / 1e6));
+        }
         Ok(())
     }
 }
@@ -98,7 +110,7 @@ impl Rm {
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
 pub(super) struct Devices {
-    /// A JSON array with every ability and limit.
+    /// A JSON array; its fields are listed below.
     #[arg(long)]
     json: bool,
 }
@@ -126,14 +138,20 @@ impl Devices {
             writeln!(out, "   driver {}", a.driver)?;
             writeln!(
                 out,
-                "   subgroups {subgroups}, f16 {}, cooperative matrix {}, binding {} MiB, buffer {} MiB, workgroup {} invocations and {} KiB",
+                "   subgroups {subgroups}, f16 {}, cooperative matrix {}",
                 yes(a.f16),
                 a.cooperative_matrix
-                    .map_or("no".into(), |side| format!("{side} x {side}")),
+                    .map_or("no".into(), |side| format!("{side} x {side}"))
+            )?;
+            writeln!(
+                out,
+                "   at most: binding {} MiB, {} of them in a kernel, buffer {} MiB, workgroup {} invocations and {} KiB, {} workgroups in a row",
                 a.max_binding >> 20,
+                a.max_storage_buffers,
                 a.max_buffer >> 20,
                 a.max_invocations,
-                a.workgroup_memory >> 10
+                a.workgroup_memory >> 10,
+                a.max_groups
             )?;
         }
         print(&out)
@@ -145,7 +163,7 @@ impl Devices {
 pub(super) struct Inspect {
     /// A pulled name or a path to a GGUF file.
     model: String,
-    /// One JSON object: file, config, bytes, types, tensors.
+    /// One JSON object; its fields are listed below.
     #[arg(long)]
     json: bool,
 }
@@ -165,6 +183,7 @@ struct InspectReport {
     config: Option<crate::model::Config>,
     bytes: u64,
     types: BTreeMap<String, u64>,
+    metadata: BTreeMap<String, Json>,
     tensors: Vec<TensorReport>,
 }
 
@@ -182,6 +201,11 @@ impl Inspect {
             config: description.as_ref().ok().map(|d| d.config.clone()),
             bytes: checkpoint.tensors().iter().map(|t| t.bytes).sum(),
             types,
+            metadata: checkpoint
+                .meta
+                .iter()
+                .map(|(key, value)| (key.into(), json_of(value)))
+                .collect(),
             tensors: checkpoint
                 .tensors()
                 .iter()
@@ -198,23 +222,82 @@ impl Inspect {
         }
         let mut out = format!("{}\n", report.file.display());
         match description {
-            Ok(d) => {
-                let serde_json::Value::Object(config) = serde_json::to_value(&d.config)? else {
+            Ok(_) => {
+                let Json::Object(config) = serde_json::to_value(&report.config)? else {
                     return Ok(());
                 };
                 for (key, value) in config {
-                    writeln!(out, "  {key:<14} {value}")?;
+                    writeln!(out, "  {key:<14} {}", brief(&value))?;
                 }
             }
             Err(e) => writeln!(out, "  {e}")?,
         }
+        out.push_str("metadata\n");
+        for (key, value) in &report.metadata {
+            writeln!(out, "  {key:<40} {}", brief(value))?;
+        }
+        writeln!(out, "tensors: {:.1} MB", report.bytes as f64 / 1e6)?;
         for (dtype, bytes) in &report.types {
             writeln!(out, "  {dtype:<14} {:.1} MB", *bytes as f64 / 1e6)?;
         }
         for t in &report.tensors {
-            writeln!(out, "{:<40} {:<7} {:?}", t.name, t.dtype, t.shape)?;
+            writeln!(out, "  {:<40} {:<7} {:?}", t.name, t.dtype, t.shape)?;
         }
         print(&out)
+    }
+}
+
+/// Elements of an array that are worth printing.
+const FEW: usize = 16;
+
+/// A metadata value; a vocabulary is no more than its length.
+fn json_of(value: &Value) -> Json {
+    match value {
+        Value::U8(v) => (*v).into(),
+        Value::I8(v) => (*v).into(),
+        Value::U16(v) => (*v).into(),
+        Value::I16(v) => (*v).into(),
+        Value::U32(v) => (*v).into(),
+        Value::I32(v) => (*v).into(),
+        Value::U64(v) => (*v).into(),
+        Value::I64(v) => (*v).into(),
+        Value::F32(v) => (*v).into(),
+        Value::F64(v) => (*v).into(),
+        Value::Bool(v) => (*v).into(),
+        Value::String(v) => v.as_str().into(),
+        Value::Array(v) if v.len() > FEW => serde_json::json!({ "len": v.len() }),
+        Value::Array(v) => match v {
+            Array::U8(v) => v.as_slice().into(),
+            Array::I8(v) => v.as_slice().into(),
+            Array::U16(v) => v.as_slice().into(),
+            Array::I16(v) => v.as_slice().into(),
+            Array::U32(v) => v.as_slice().into(),
+            Array::I32(v) => v.as_slice().into(),
+            Array::U64(v) => v.as_slice().into(),
+            Array::I64(v) => v.as_slice().into(),
+            Array::F32(v) => v.as_slice().into(),
+            Array::F64(v) => v.as_slice().into(),
+            Array::Bool(v) => v.as_slice().into(),
+            Array::Strings(v) => v.iter().collect(),
+            Array::Arrays(v) => v
+                .iter()
+                .map(|a| json_of(&Value::Array(a.clone())))
+                .collect(),
+        },
+    }
+}
+
+/// A value on what is left of a line.
+fn brief(value: &Json) -> String {
+    let text = match value {
+        // Most are single precision, and read better so.
+        Json::Number(n) if n.is_f64() => (n.as_f64().unwrap_or_default() as f32).to_string(),
+        Json::Object(array) if array.contains_key("len") => format!("[{} of them]", array["len"]),
+        value => value.to_string(),
+    };
+    match text.char_indices().nth(100) {
+        Some((cut, _)) => format!("{}...", &text[..cut]),
+        None => text,
     }
 }
 
@@ -237,7 +320,7 @@ pub(super) struct Tokenize {
     /// Begin as the model wants a text to begin.
     #[arg(long)]
     bos: bool,
-    /// One JSON object: ids.
+    /// One JSON object; its fields are listed below.
     #[arg(long)]
     json: bool,
 }
@@ -248,7 +331,7 @@ impl Tokenize {
             (Some(file), _) => std::fs::read_to_string(file)
                 .with_context(|| format!("cannot read {}", file.display()))?,
             (None, Some(text)) if text != "-" => text.into(),
-            _ => std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?,
+            _ => read_stdin("text")?,
         };
         let tokenizer = if let Some(name) = &self.tokenizer {
             Tokenizer::named(name)?

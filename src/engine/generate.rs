@@ -6,7 +6,9 @@
 //! simply not part of the sequence, and its places in the cache are written again.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::pace::MOST_STEPS;
@@ -298,24 +300,26 @@ impl Generation<'_> {
         let mut landed = began;
         loop {
             let first = self.sequence.cached.len();
-            let mut state = engine.state();
-            let rows = state.pace.rows(engine.chunk);
-            // The last chunk ends with the prompt: it is run by `submit`, which samples after it.
-            let last = self.prompt.len() - first <= rows;
-            let mut next = None;
-            if !last {
-                state.current = 0;
-                self.write_rows(&mut state, first, rows)?;
-                // Nobody asks for this chunk's logits.
-                let count = engine.plans[1].body;
-                let pieces = state.pace.chunk_pieces(rows, count);
-                let encoder = encode(&engine, &engine.prompt, count, rows, pieces);
-                next = Some((engine.gpu.submit(encoder), rows, Instant::now()));
-                self.sequence
-                    .cached
-                    .extend_from_slice(&self.prompt[first..first + rows]);
-            }
-            drop(state);
+            let (next, last) = {
+                let mut state = engine.state();
+                let rows = state.pace.rows(engine.chunk);
+                // The last chunk ends with the prompt: it is run by `submit`, which samples after it.
+                let last = self.prompt.len() - first <= rows;
+                let mut next = None;
+                if !last {
+                    state.current = 0;
+                    self.write_rows(&mut state, first, rows)?;
+                    // Nobody asks for this chunk's logits.
+                    let count = engine.plans[1].body;
+                    let pieces = state.pace.chunk_pieces(rows, count);
+                    let encoder = encode(&engine, &engine.prompt, count, rows, pieces);
+                    next = Some((engine.gpu.submit(encoder), rows, Instant::now()));
+                    self.sequence
+                        .cached
+                        .extend_from_slice(&self.prompt[first..first + rows]);
+                }
+                (next, last)
+            };
             // One chunk runs and one is queued: that keeps the device busy and bounds what waits.
             if let Some((ticket, rows, submitted)) = running.take() {
                 engine.gpu.wait(Some(&ticket))?;
@@ -330,6 +334,7 @@ impl Generation<'_> {
             if last {
                 break;
             }
+            pause().await;
         }
         self.last = landed;
         self.submit(true).await?;
@@ -551,6 +556,19 @@ impl Generation<'_> {
         }
         Ok(())
     }
+}
+
+/// Lets whoever polls look up between two chunks of a prompt, and drop the answer there.
+async fn pause() {
+    let mut paused = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut paused, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Submits all but the last of `pieces` parts of the first `count` launches of a program, for a step of

