@@ -70,7 +70,8 @@ fn all4(v: vec4<f32>) -> f32 {
 
 // Four weighted values on top of what is there.
 fn weighted(s: Eight, w: vec4<f32>, a: Eight, b: Eight, c: Eight, d: Eight) -> Eight {
-    return Eight(s.a + w.x * a.a + w.y * b.a + w.z * c.a + w.w * d.a, s.b + w.x * a.b + w.y * b.b + w.z * c.b + w.w * d.b);
+    return Eight(s.a + w.x * a.a + w.y * b.a + w.z * c.a + w.w * d.a,
+        s.b + w.x * a.b + w.y * b.b + w.z * c.b + w.w * d.b);
 }
 
 fn faded(t: u32, n: u32, lid: u32, fade: f32) -> Eight {
@@ -106,7 +107,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let scale = head_scale(at, p.eps, lid);
         for (var n = 0u; n < NQ; n++) {
             let i = n * LANES + lid;
-            q[(t * NQ + n) * LANES + lid] = select(vec4<f32>(0.0), head4(at, p.q_gain, scale, min(i, HD4 - 1u), row.pos), i < HD4);
+            let v = head4(at, p.q_gain, scale, min(i, HD4 - 1u), row.pos);
+            q[(t * NQ + n) * LANES + lid] = select(vec4<f32>(0.0), v, i < HD4);
         }
     }
     var top = vec4<f32>(-1e30);
@@ -148,7 +150,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         // Keys past the end stand in for the last: their scores are masked below.
         let key = vec4<u32>(tile + lid) + vec4<u32>(0u, LANES, 2u * LANES, 3u * LANES);
         let at = min(key, vec4<u32>(end - 1u));
-        let items = vec4<u32>(key_at(row.slot, p.page_stride, at.x, kv_head), key_at(row.slot, p.page_stride, at.y, kv_head),
+        let items = vec4<u32>(
+            key_at(row.slot, p.page_stride, at.x, kv_head), key_at(row.slot, p.page_stride, at.y, kv_head),
             key_at(row.slot, p.page_stride, at.z, kv_head), key_at(row.slot, p.page_stride, at.w, kv_head)) / 2u;
         var s0 = vec4<f32>(0.0);
         var s1 = vec4<f32>(0.0);

@@ -3,7 +3,7 @@
 // launch    (ceil(N / (4 · WG)), ceil(T / 4), 1) workgroups of WG; an invocation makes 4 rows of W x 4 tokens
 // requires  K % 32 == 0      accumulates f32
 // why       16 sums stay in registers, weights are unpacked once for four tokens, inputs are the same for all
-//           lanes; on software drivers tiles in workgroup memory are 2 to 25 times slower (shaders/README.md)
+//           lanes; on software drivers tiles in workgroup memory are 2 to 25 times slower
 import package::weight::{load, quants};
 import package::output::{store};
 override WG: u32;

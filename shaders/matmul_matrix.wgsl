@@ -1,6 +1,6 @@
 // matmul_matrix: y[T, N] = x[T, K] · W[N, K]^T, W block-quantised, by the GPU's matrix units.
 // bindings  0 params   1 step read Row [T]   2 x read f32 [T, K]   then the weight's and the output's
-// launch    (ceil(N / 64), ceil(T / (4 M)), 1) workgroups of 64 / M subgroups; each makes 64 rows of W x 4 M tokens
+// launch    (ceil(N / 64), ceil(T / (4 M)), 1) workgroups of WG, 64 / M subgroups; each makes 64 rows x 4 M tokens
 // requires  K % 32 == 0; LANES is the subgroup size; cooperative matrices of M x M, f16 in and f32 out
 //           inputs and weights are rounded to f16 and inputs clamped to its range; accumulates f32
 // why       a subgroup holds M rows x 4 M tokens in four matrices, so that each left factor read serves four products.

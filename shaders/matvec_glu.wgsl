@@ -1,5 +1,5 @@
-// matvec_glu: y[N] = act(A[N, K] · input(x)) * (B[N, K] · input(x)), the gated half of a feed-forward block. One token.
-// bindings  0 params   then those of the input and of the weights a and b, last Y y [N]
+// matvec_glu: y[N] = act(A[N, K] · input(x)) * (B[N, K] · input(x)), a feed-forward block's gated half. One token.
+// bindings  0 params   then those of the input and of the weights a and b, last Y write f32 [N]
 // launch    ceil(N / BLOCK) workgroups of WG, over x and y of the grid; the rows module says who makes which
 // requires  K % 32 == 0; WG % LANES == 0      accumulates f32
 import package::rows_a::{Dots as Dots_a, Input as Input_a, ROWS, first_row, owns, rows as rows_a};

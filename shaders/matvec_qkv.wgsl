@@ -1,6 +1,6 @@
 // matvec_qkv: y = [A · input(x), B · input(x), C · input(x)], three weights of their own formats. One token.
-// bindings  0 params   then those of the input and of the weights a, b and c, last Y y [rows of a + b + c]
-// launch    the workgroups of a, then those of b, then those of c: ceil(rows / BLOCK) of WG each
+// bindings  0 params   then those of the input and of the weights a, b and c, last Y write f32 [rows of a + b + c]
+// launch    ceil(rows / BLOCK) workgroups of WG for each weight: those of a, then those of b, then those of c
 // requires  K % 32 == 0; WG % LANES == 0      accumulates f32
 import package::rows_a::{Dots as Dots_a, Input as Input_a, BLOCK, ROWS, first_row, owns, rows as rows_a};
 import package::rows_b::{Dots as Dots_b, Input as Input_b, rows as rows_b};

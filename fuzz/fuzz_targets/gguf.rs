@@ -11,7 +11,10 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(checkpoint) => checkpoint,
         Err(error) => {
             let sentence = error.to_string();
-            assert!(!sentence.contains('\n') && sentence.len() < 1000, "{sentence}");
+            assert!(
+                !sentence.contains('\n') && sentence.len() < 1000,
+                "{sentence}"
+            );
             return;
         }
     };
@@ -26,6 +29,9 @@ fuzz_target!(|bytes: &[u8]| {
         let layout = Layout::new(tensor.dtype, rows, cols);
         let mut planes = vec![0; layout.bytes];
         quant::repack_rows(tensor.dtype, &data, rows, cols, &mut planes).expect("sizes fit");
-        assert_eq!(Format::of(tensor.dtype).row_bytes(cols).unwrap() * rows, data.len());
+        assert_eq!(
+            Format::of(tensor.dtype).row_bytes(cols).unwrap() * rows,
+            data.len()
+        );
     }
 });

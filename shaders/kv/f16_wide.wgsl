@@ -9,7 +9,8 @@ struct Eight {
 }
 
 fn halves(p: vec4<u32>) -> Eight {
-    return Eight(vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y)), vec4<f32>(unpack2x16float(p.z), unpack2x16float(p.w)));
+    return Eight(vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y)),
+        vec4<f32>(unpack2x16float(p.z), unpack2x16float(p.w)));
 }
 
 fn packed(v: Eight) -> vec4<u32> {

@@ -40,7 +40,8 @@ fn head_at(e: u32, pos: u32) -> f32 {
 }
 
 fn head4(i: u32, pos: u32) -> vec4<f32> {
-    return vec4<f32>(head_at(4u * i, pos), head_at(4u * i + 1u, pos), head_at(4u * i + 2u, pos), head_at(4u * i + 3u, pos));
+    let e = 4u * i;
+    return vec4<f32>(head_at(e, pos), head_at(e + 1u, pos), head_at(e + 2u, pos), head_at(e + 3u, pos));
 }
 
 // Four elements of qkv as they are.

@@ -22,7 +22,7 @@ struct Input {
     post_gain: u32,
 }
 
-// Rows that workgroup makes with all its invocations: WG / LANES teams.
+// Rows that a workgroup makes with all its invocations: WG / LANES teams.
 const BLOCK: u32 = ROWS * (WG / LANES);
 
 fn first_row(block: u32, lid: u32) -> u32 {
@@ -51,7 +51,8 @@ fn rows(first: u32, count: u32, groups: u32, planes: vec4<u32>, lid: u32, input:
                 let x = gained(r, g * 8u + i, input.gain);
                 squares += dot(r, r);
                 total += dot(x, vec4<f32>(1.0));
-                sums += vec4<f32>(dot(quants(q0, i), x), dot(quants(q1, i), x), dot(quants(q2, i), x), dot(quants(q3, i), x));
+                sums += vec4<f32>(dot(quants(q0, i), x), dot(quants(q1, i), x), dot(quants(q2, i), x),
+                    dot(quants(q3, i), x));
             }
             y += vec4<f32>(q0.scale[h], q1.scale[h], q2.scale[h], q3.scale[h]) * sums
                 + vec4<f32>(q0.offset[h], q1.offset[h], q2.offset[h], q3.offset[h]) * total;

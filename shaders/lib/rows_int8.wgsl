@@ -58,7 +58,8 @@ fn rows(first: u32, count: u32, groups: u32, planes: vec4<u32>, lid: u32, input:
             let top = max(max(largest(x0), largest(x1)), max(largest(x2), largest(x3)));
             let s = steps(top);
             let c = vec4<u32>(codes(x0, s), codes(x1, s), codes(x2, s), codes(x3, s));
-            let total = dot4I8Packed(c.x, ONES) + dot4I8Packed(c.y, ONES) + dot4I8Packed(c.z, ONES) + dot4I8Packed(c.w, ONES);
+            let total = dot4I8Packed(c.x, ONES) + dot4I8Packed(c.y, ONES)
+                + dot4I8Packed(c.z, ONES) + dot4I8Packed(c.w, ONES);
             let sums = vec4<i32>(products(q0, h, c), products(q1, h, c), products(q2, h, c), products(q3, h, c));
             y += (vec4<f32>(q0.scale[h], q1.scale[h], q2.scale[h], q3.scale[h]) * vec4<f32>(sums)
                 + vec4<f32>(q0.offset[h], q1.offset[h], q2.offset[h], q3.offset[h]) * f32(total)) * (top / 127.0);

@@ -66,8 +66,10 @@ fn rows(first: u32, count: u32, groups: u32, planes: vec4<u32>, lid: u32, input:
             var s1 = vec4<f32>(0.0);
             for (var i = 4u * h; i < 4u * h + 4u; i++) {
                 let v = subgroupShuffle(x, i % SPAN);
-                s0 += vec4<f32>(dot(quants(q0, i), v), dot(quants(q1, i), v), dot(quants(q2, i), v), dot(quants(q3, i), v));
-                s1 += vec4<f32>(dot(quants(q4, i), v), dot(quants(q5, i), v), dot(quants(q6, i), v), dot(quants(q7, i), v));
+                s0 += vec4<f32>(dot(quants(q0, i), v), dot(quants(q1, i), v),
+                    dot(quants(q2, i), v), dot(quants(q3, i), v));
+                s1 += vec4<f32>(dot(quants(q4, i), v), dot(quants(q5, i), v),
+                    dot(quants(q6, i), v), dot(quants(q7, i), v));
             }
             y0 += vec4<f32>(q0.scale[h], q1.scale[h], q2.scale[h], q3.scale[h]) * s0
                 + vec4<f32>(q0.offset[h], q1.offset[h], q2.offset[h], q3.offset[h]) * total;

@@ -1,5 +1,6 @@
-// A weight's buffer, read in words. Interface of every words_* file: `at(i)` is the 16 bytes at i, in units of 16;
-// `two(i)` those and the next, i even; `word(i)` the 4 bytes at i, in units of 4; `half_at(p, i)` half i of the plane at p.
+// A weight's buffer, read in words. Interface of every words* file: `at(i)` is the 16 bytes at i, in units of 16;
+// `two(i)` those and the next, i even; `word(i)` the 4 bytes at i, in units of 4; `half_at(p, i)` half i of the
+// plane at p.
 override BINDING: u32;
 @group(0) @binding(BINDING) var<storage, read> w: array<vec4<u32>>;
 

@@ -5,23 +5,54 @@ use super::linear::{self, Columns, Input, Inputs, Output, Weight};
 use super::{Dispatch, Resource, pointwise, sample};
 use crate::caps::{Caps, Precision};
 use crate::graph::{Act, Attention, NodeId};
-use crate::quant::FORMATS;
+use crate::quant::{FORMATS, Layout};
 use crate::tensor::DType;
 
-fn weight(dtype: DType, id: usize) -> Weight {
-    Weight {
-        resource: Resource::Weight(id, 0),
-        dtype,
-        rows: 64,
-        // Two rounds of a full team, so that the team's width is that of a large model.
-        cols: 2048,
-        first: 0,
-        planes: [0; 3],
+/// How large the launches are where no variant depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Outputs of a product.
+    pub rows: usize,
+    /// Tokens of a prompt's chunk.
+    pub tokens: usize,
+    /// Positions that the cache has room for.
+    pub positions: usize,
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            rows: 64,
+            tokens: 32,
+            positions: 128,
+            vocab: 1000,
+        }
     }
 }
 
+/// Inputs of most products: two rounds of a full team, so that the team's width is that of a large
+/// model.
+pub const COLS: usize = 2048;
+
 /// Launches that cover every kernel, format, module and constant, for one adapter's abilities.
 pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
+    sized(caps, Sizes::default())
+}
+
+/// The same variants, in launches of these sizes.
+pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
+    let Sizes { rows, tokens, .. } = sizes;
+    let weight_of = |dtype, id, cols| Weight {
+        resource: Resource::Weight(id, 0),
+        dtype,
+        rows,
+        cols,
+        first: 0,
+        planes: Layout::new(dtype, rows, cols).planes(),
+    };
+    let weight = |dtype, id| weight_of(dtype, id, COLS);
     let mut all = Vec::new();
     let [x, y, b, s] = [0, 1, 2, 3].map(Resource::Slot);
     let inputs = [
@@ -40,11 +71,12 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             eps: 1e-5,
         },
     ];
-    let row = Columns {
+    let columns = |stride| Columns {
         y,
-        stride: 0,
+        stride,
         first: 0,
     };
+    let (row, to) = (columns(0), columns(rows));
     let outputs = [
         Output::Store,
         Output::Bias(0),
@@ -61,14 +93,14 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
         }
     };
     if caps.precision == Precision::Int8 {
-        all.push(linear::quantize("quantize", x, [y, s], [4, 64]));
+        all.push(linear::quantize("quantize", x, [y, s], [tokens, COLS]));
     }
     for (i, format) in FORMATS.iter().enumerate() {
         let w = weight(format.dtype, 0);
         // A second and a third format, different for each row.
         let other = |n: usize, id| weight(FORMATS[(i + n) % FORMATS.len()].dtype, id);
         let label = format.name;
-        all.push(pointwise::embed(caps, label, w, 1.0, y, 1));
+        all.push(pointwise::embed(caps, label, w, 1.0, y, tokens));
         for input in inputs {
             all.push(linear::matvec(caps, label, w, input, Output::Store, row));
         }
@@ -89,11 +121,6 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             inputs[(i + 1) % 3],
             y,
         ));
-        let to = Columns {
-            y,
-            stride: 64,
-            first: 0,
-        };
         all.push(linear::matmul(
             caps,
             label,
@@ -101,17 +128,12 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
             inputs_of(&w),
             Output::Store,
             to,
-            32,
+            tokens,
         ));
     }
     for output in &outputs[1..] {
         for dtype in [DType::Q4_1, DType::Q6_K] {
             let w = weight(dtype, 0);
-            let to = Columns {
-                y,
-                stride: 64,
-                first: 0,
-            };
             all.push(linear::matvec(caps, "output", w, inputs[0], *output, row));
             all.push(linear::matmul(
                 caps,
@@ -120,23 +142,20 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
                 inputs_of(&w),
                 *output,
                 to,
-                32,
+                tokens,
             ));
         }
     }
     // Teams of every width: fewer groups than lanes, and odd numbers of them.
-    for cols in [64, 96, 160, 288, 576] {
-        let w = Weight {
-            cols,
-            ..weight(DType::Q8_0, 0)
-        };
+    for cols in [COLS, 64, 96, 160, 288, 576] {
+        let w = weight_of(DType::Q8_0, 0, cols);
         for input in inputs {
-            all.push(linear::matvec(caps, "narrow", w, input, Output::Store, row));
+            all.push(linear::matvec(caps, "width", w, input, Output::Store, row));
         }
-        let weights = [w, weight(DType::Q4_0, 1)].map(|w| Weight { cols, ..w });
+        let weights = [w, weight_of(DType::Q4_0, 1, cols)];
         all.push(linear::matvec_glu(
             caps,
-            "narrow",
+            "width",
             weights,
             inputs[2],
             Act::GeluTanh,
@@ -144,27 +163,34 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
         ));
         all.push(pointwise::rms_norm(
             caps,
-            "narrow",
+            "width",
             x,
             0,
             1e-5,
             y,
-            [4, cols],
+            [tokens, cols],
         ));
         all.push(pointwise::add_norm(
             caps,
-            "narrow",
+            "width",
             [x, b],
             0,
             1e-5,
             y,
-            [4, cols],
+            [tokens, cols],
         ));
     }
     for act in [None, Some(Act::Silu), Some(Act::GeluTanh)] {
-        all.push(pointwise::binary(caps, "binary", act, [x, b], y, 64));
+        all.push(pointwise::binary(
+            caps,
+            "binary",
+            act,
+            [x, b],
+            y,
+            rows * tokens,
+        ));
     }
-    all.push(pointwise::last_row("last_row", x, y, [4, 64]));
+    all.push(pointwise::last_row("last_row", x, y, [tokens, COLS]));
     for (heads, kv_heads, head_dim, dims, neox, window, softcap, norm, dtype, context) in [
         (9, 3, 64, 64, false, None, None, false, KvType::F16, 1024),
         (
@@ -208,7 +234,7 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
     ] {
         let kv = KvShape {
             dtype,
-            pages: 4,
+            pages: sizes.positions.div_ceil(attention::PAGE),
             stride: context / attention::PAGE,
         };
         let a = Attention {
@@ -236,9 +262,9 @@ pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
         if attention::splits(caps, &a, context) > 1 {
             all.push(attention::combine(caps, "combine", &site, [x, y], 1));
         }
-        all.extend(attention::prompt(caps, "prompt", &site, [x, y], 4));
+        all.extend(attention::prompt(caps, "prompt", &site, [x, y], tokens));
     }
-    all.extend(sample::sample(caps, x, 1000, 1));
+    all.extend(sample::sample(caps, x, sizes.vocab, 1));
     all
 }
 

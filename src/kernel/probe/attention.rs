@@ -1,0 +1,277 @@
+//! Attention over the paged cache, and the joining of its parts.
+
+use super::{EPS, Expected, Kind, Probe, Reader, done, floats, normals, poison, step, wide, words};
+use crate::graph::reference::{self, rotate};
+use crate::graph::{Attention, NodeId, RopeSpec};
+use crate::kernel::attention::PAGE;
+use crate::kernel::{Dispatch, Resource, u};
+use crate::quant::testing::Rng;
+use crate::shader::Const;
+
+/// A cache of `positions` positions in pages out of order, behind attention of any kind.
+pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
+    let name = dispatch.kernel.name;
+    let (h, kv, hd) = (r.u("", "H"), r.u("cache", "KV"), r.u("cache", "HD"));
+    let half = matches!(r.module("kv"), Some("kv/f16" | "kv/f16_wide"));
+    let kind = if half { Kind::Half } else { Kind::Float };
+    let decode = matches!(name, "attention_decode" | "attention_decode_lanes");
+    let attends = decode || matches!(name, "attention_prompt" | "attention_prompt_lanes");
+    let appends = matches!(name, "append_lanes" | "rope_append") || decode;
+    let lanes = r.module("head") == Some("lib/head_lanes");
+    let round = |v: f64| {
+        if half {
+            f64::from(half::f16::from_f64(v))
+        } else {
+            v
+        }
+    };
+    let window = r.u("", "WINDOW");
+    let cap = r.f("", "CAP");
+    let a = Attention {
+        q: NodeId(0),
+        k: NodeId(0),
+        v: NodeId(0),
+        layer: 0,
+        heads: h,
+        kv_heads: kv,
+        head_dim: hd,
+        scale: 1.0 / (hd as f32).sqrt(),
+        window: (window > 0).then_some(window as u32),
+        softcap: (cap > 0.0).then_some(cap as f32),
+        rope: 0,
+        qk_norm: None,
+        eps: EPS,
+    };
+    let rope = RopeSpec {
+        dims: r.u("rope", "DIMS").max(2),
+        base: 10_000.0,
+        scale: 1.0,
+        neox: r.b("rope", "NEOX"),
+        factors: None,
+    };
+    let frequencies = reference::frequencies(&rope, None);
+
+    // Where the tokens stand: past a window or a split now and then, else near the start.
+    let reach = match (random.below(3), r.u("", "SPLIT")) {
+        (0, split) if split > 0 => split + 40,
+        _ => 90,
+    };
+    let reach = reach.max(if window > 0 {
+        (window + 40).min(700)
+    } else {
+        0
+    });
+    let pos = random.below(reach);
+    let rows = if decode { 1 } else { 1 + random.below(40) };
+    let live = 1 + random.below(rows);
+    let positions = pos + rows;
+    let stride = positions.div_ceil(PAGE) + 1;
+    let slots = 2;
+    let pages = slots * stride + 1;
+    let slot = random.below(slots);
+    let mut order: Vec<u32> = (0..pages as u32).collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, random.below(i + 1));
+    }
+    order.truncate(slots * stride);
+    let values_at = pages * PAGE * kv * hd;
+    let at = |p: usize, head: usize| {
+        let page = order[slot * stride + p / PAGE] as usize;
+        ((page * kv + head) * PAGE + p % PAGE) * hd
+    };
+
+    // The cache before: everything poisoned but the positions that are there.
+    let cached = if appends { pos } else { pos + live };
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    let mut cache = vec![f32::NAN; 2 * values_at];
+    for p in 0..cached {
+        for head in 0..kv {
+            for (to, store) in [(0, &mut keys), (values_at, &mut values)] {
+                for e in 0..hd {
+                    let v = round(f64::from(random.normal()));
+                    cache[to + at(p, head) + e] = v as f32;
+                    store.push(v);
+                }
+            }
+        }
+    }
+
+    // q, k and v of this step, and what they become.
+    let width = (h + 2 * kv) * hd;
+    let qkv = normals(random, rows * width);
+    let norm = r.b("head", "NORM");
+    let vectors = normals(random, 2 * hd + 4);
+    let gains = [4, 4 + hd];
+    let ready = |t: usize, head: usize, gain: usize| {
+        let from = t * width + head * hd;
+        let mut x = wide(&qkv[from..from + hd]);
+        if norm {
+            x = reference::rms_norm(&x, &vectors[gain..gain + hd], f64::from(EPS));
+        }
+        rotate(&mut x, &rope, &frequencies, (pos + t) as u32);
+        x
+    };
+    let mut expect = Vec::new();
+    let kv_resource = r.bound("kv", "BINDING");
+    let mut put = |to: usize, values: Vec<f64>| {
+        expect.push(Expected {
+            resource: kv_resource,
+            first: to,
+            values,
+            kind,
+            floor: 1e-3,
+        });
+    };
+    if appends {
+        for t in 0..live {
+            for head in 0..kv {
+                let key = ready(t, h + head, gains[1]);
+                put(at(pos + t, head), key.clone());
+                keys.extend(key.into_iter().map(round));
+                let from = t * width + (h + kv + head) * hd;
+                let value = wide(&qkv[from..from + hd]);
+                put(values_at + at(pos + t, head), value.clone());
+                values.extend(value.into_iter().map(round));
+            }
+        }
+    }
+    let mut buffers = vec![
+        (Resource::Step, step(rows, live, pos, slot)),
+        (Resource::Pages, order.clone()),
+        (kv_resource, if half { pack(&cache) } else { words(&cache) }),
+    ];
+    let scale = Const::F(a.scale);
+    let page = [u(stride), u(values_at / 4)];
+    let unit = if lanes { 4 } else { 1 };
+    let [q_gain, k_gain] = gains.map(|g| u(g / unit));
+    let eps = Const::F(EPS);
+    // Where q is read, and whether the kernel is what makes it ready.
+    let has_head = r.module("head").is_some();
+    let from = if has_head {
+        r.bound("head", "QKV")
+    } else {
+        dispatch.bindings[0].0
+    };
+    buffers.push((from, words(&qkv)));
+    if attends {
+        let to = match name {
+            "attention_decode" => r.bound("", "OUT"),
+            "attention_prompt" => dispatch.bindings[1].0,
+            _ => dispatch.bindings[0].0,
+        };
+        let splits = r.u("", "SPLITS").max(1);
+        for t in 0..live {
+            let q: Vec<f64> = if has_head {
+                (0..h).flat_map(|head| ready(t, head, gains[0])).collect()
+            } else {
+                wide(&qkv[t * width..][..h * hd])
+            };
+            let y = reference::attend(&a, &q, &keys, &values, (pos + t) as u32);
+            // Parts are checked by joining them, as `attention_combine` would.
+            let first = if splits > 1 { usize::MAX } else { t * h * hd };
+            expect.push(floats(to, first, y));
+        }
+        let size = if splits > 1 { splits * (hd + 4) } else { hd };
+        buffers.push((to, poison(rows * h * size + 4)));
+    }
+    let (params, grid) = match name {
+        "append_lanes" => ([&[k_gain, eps], &page[..]].concat(), [2 * kv, rows, 1]),
+        "rope_append" => {
+            for t in 0..live {
+                for head in 0..h {
+                    let q = ready(t, head, gains[0]);
+                    expect.push(floats(from, t * width + head * hd, q));
+                }
+            }
+            (
+                [&[q_gain, k_gain, eps], &page[..]].concat(),
+                [h + 2 * kv, rows, 1],
+            )
+        }
+        "attention_decode" | "attention_decode_lanes" => {
+            let heads = if lanes { kv * (h / kv).div_ceil(4) } else { h };
+            (
+                [&[q_gain, k_gain, eps], &page[..], &[scale]].concat(),
+                [heads, r.u("", "SPLITS"), 1],
+            )
+        }
+        "attention_prompt" => (
+            [&[u(rows)], &page[..], &[scale]].concat(),
+            [h, rows.div_ceil(32), 1],
+        ),
+        _ => (
+            [&[q_gain, eps, u(rows)], &page[..], &[scale]].concat(),
+            [h, rows.div_ceil(8), 1],
+        ),
+    };
+    if has_head {
+        let table = reference::rope_table(&rope, None, positions);
+        buffers.push((Resource::Rope(0), words(table.as_flattened())));
+        buffers.push((Resource::Vectors, words(&vectors)));
+    }
+    let mut dispatch = dispatch.clone();
+    for (resource, _) in &mut dispatch.bindings {
+        if let Resource::Rope(i) = resource {
+            *i = 0;
+        }
+    }
+    let mut probe = done(dispatch, params, grid, buffers, expect);
+    // Angles come from f32 tables, and a half rounds to 2^-11.
+    probe.tolerance = if half { 1.2e-3 } else { 1e-4 };
+    probe
+}
+
+pub(super) fn combine(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
+    let splits = r.u("", "SPLITS");
+    let (tokens, heads, hd) = (
+        1 + random.below(3),
+        1 + random.below(5),
+        4 * (1 + random.below(20)),
+    );
+    let mut parts = normals(random, tokens * heads * splits * (hd + 4));
+    let mut y = Vec::new();
+    for head in parts.chunks_exact_mut(splits * (hd + 4)) {
+        let used = 1 + random.below(splits);
+        for (s, part) in head.chunks_exact_mut(hd + 4).enumerate() {
+            // An unused part has left its sums as they were.
+            part[hd + 1] = if s < used {
+                part[hd + 1].abs() + 0.1
+            } else {
+                0.0
+            };
+            part[hd] = if s < used { part[hd] * 3.0 } else { -1e30 };
+            if s >= used {
+                part[..hd].fill(f32::NAN);
+            }
+        }
+        let live: Vec<_> = head.chunks_exact(hd + 4).take(used).collect();
+        let weight = |p: &[f32]| f64::from(p[hd]).exp();
+        let total: f64 = live.iter().map(|p| weight(p) * f64::from(p[hd + 1])).sum();
+        y.extend((0..hd).map(|e| {
+            let sum: f64 = live.iter().map(|p| weight(p) * f64::from(p[e])).sum();
+            sum / total
+        }));
+    }
+    let to = dispatch.bindings[1].0;
+    let buffers = vec![
+        (dispatch.bindings[0].0, words(&parts)),
+        (to, poison(tokens * heads * hd + 4)),
+    ];
+    let grid = [(heads * hd / 4).div_ceil(r.u("", "WG")), tokens, 1];
+    done(
+        dispatch.clone(),
+        vec![u(heads), u(hd / 4)],
+        grid,
+        buffers,
+        vec![floats(to, 0, y)],
+    )
+}
+
+/// Pairs of halves.
+fn pack(values: &[f32]) -> Vec<u32> {
+    let half = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
+    values
+        .chunks_exact(2)
+        .map(|p| half(p[0]) | half(p[1]) << 16)
+        .collect()
+}

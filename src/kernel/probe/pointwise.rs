@@ -1,0 +1,119 @@
+//! Kernels that touch each element about once.
+
+use super::{
+    EPS, Probe, Reader, columns, done, floats, normals, poison, step, weight, wide, words,
+};
+use crate::graph::reference;
+use crate::kernel::{Dispatch, Resource, u};
+use crate::quant::testing::Rng;
+use crate::shader::Const;
+
+pub(super) fn embed(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
+    let file = r.module("weight").unwrap_or("");
+    let k = columns(random, &[file]);
+    let rows = 4 + random.below(40);
+    let first = random.below(20);
+    let tokens = 1 + random.below(9);
+    let (packed, planes, values) = weight(random, file, rows, k);
+    let scale = 1.0 + random.uniform(0.0, 8.0);
+    let mut rows_of = step(tokens, tokens, 0, 0);
+    let mut expect = Vec::new();
+    let to = dispatch.bindings[1].0;
+    for t in 0..tokens {
+        // Some tokens are in another part of the table, and one row is not live.
+        let token = first + random.below(rows + 6);
+        rows_of[4 * t] = token as u32;
+        let dead = tokens > 2 && t == 1;
+        rows_of[4 * t + 3] = u32::from(!dead);
+        if token - first < rows && !dead {
+            let row = &values[(token - first) * k..][..k];
+            let row = row.iter().map(|v| f64::from(*v) * f64::from(scale));
+            expect.push(floats(to, t * k, row.collect()));
+        }
+    }
+    let mut params = vec![u(k / 32), u(first), u(rows)];
+    params.extend(planes.map(Const::U));
+    params.push(Const::F(scale));
+    let buffers = vec![
+        (Resource::Step, rows_of),
+        (to, poison(tokens * k)),
+        (r.weight("weight"), packed),
+    ];
+    let grid = [(k / 32).div_ceil(r.u("", "WG")), tokens, 1];
+    done(dispatch.clone(), params, grid, buffers, expect)
+}
+
+pub(super) fn norm(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
+    let (rows, d) = (1 + random.below(20), 4 * (1 + random.below(100)));
+    let vectors = normals(random, d + 8);
+    let x = normals(random, rows * d);
+    let (from, to) = (dispatch.bindings[0].0, dispatch.bindings[2].0);
+    let mut buffers = vec![
+        (from, words(&x)),
+        (Resource::Vectors, words(&vectors)),
+        (to, poison(rows * d + 4)),
+    ];
+    let gain = &vectors[8..];
+    let y = if dispatch.kernel.name == "add_norm" {
+        let b = normals(random, rows * d);
+        buffers.push((dispatch.bindings[3].0, words(&b)));
+        let normed = reference::rms_norm(&wide(&b), gain, f64::from(EPS));
+        wide(&x).iter().zip(normed).map(|(x, b)| x + b).collect()
+    } else {
+        reference::rms_norm(&wide(&x), gain, f64::from(EPS))
+    };
+    let params = vec![u(rows), u(d / 4), u(2), Const::F(EPS)];
+    let grid = [rows.div_ceil(r.u("", "WG") / r.u("reduce", "LANES")), 1, 1];
+    done(
+        dispatch.clone(),
+        params,
+        grid,
+        buffers,
+        vec![floats(to, 0, y)],
+    )
+}
+
+pub(super) fn binary(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
+    let n = 4 * (1 + random.below(300));
+    let (a, b) = (normals(random, n), normals(random, n));
+    let pairs = wide(&a).into_iter().zip(wide(&b));
+    let y = if r.module("combine") == Some("lib/combine_add") {
+        pairs.map(|(a, b)| a + b).collect()
+    } else {
+        pairs.map(|(a, b)| reference::act(r.act(), a) * b).collect()
+    };
+    let to = dispatch.bindings[2].0;
+    let buffers = vec![
+        (dispatch.bindings[0].0, words(&a)),
+        (dispatch.bindings[1].0, words(&b)),
+        (to, poison(n + 4)),
+    ];
+    let grid = [(n / 4).div_ceil(r.u("", "WG")), 1, 1];
+    done(
+        dispatch.clone(),
+        vec![u(n / 4)],
+        grid,
+        buffers,
+        vec![floats(to, 0, y)],
+    )
+}
+
+pub(super) fn last_row(dispatch: &Dispatch, random: &mut Rng) -> Probe {
+    let (rows, d) = (1 + random.below(12), 4 * (1 + random.below(100)));
+    let live = 1 + random.below(rows);
+    let x = normals(random, rows * d);
+    let to = dispatch.bindings[2].0;
+    let y = wide(&x[(live - 1) * d..live * d]);
+    let buffers = vec![
+        (Resource::Step, step(rows, live, 0, 0)),
+        (dispatch.bindings[1].0, words(&x)),
+        (to, poison(d + 4)),
+    ];
+    done(
+        dispatch.clone(),
+        vec![u(rows), u(d / 4)],
+        [1, 1, 1],
+        buffers,
+        vec![floats(to, 0, y)],
+    )
+}
