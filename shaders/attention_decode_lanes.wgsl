@@ -13,11 +13,11 @@ import package::head::{head4, head_scale, plain4};
 import package::cache::{KV, HD, Row, step, key_at};
 import package::kv::{Eight, kv_load8, kv_round8, kv_store8};
 import package::reduce::{LANES, highest, sum};
+import package::scores::{all4, capped, four, largest, weighted};
 override H: u32;
 override SPLIT: u32;
 override SPLITS: u32;
 override WINDOW: u32;
-override CAP: f32;
 const HD4: u32 = HD / 4u;
 const HD8: u32 = HD / 8u;
 // Query heads that share a key head, and workgroups for them.
@@ -43,35 +43,9 @@ struct Params {
 var<workgroup> q: array<vec4<f32>, 4u * NQ * LANES>;
 var<workgroup> acc: array<Eight, 4u * NV * LANES>;
 
-fn four(qa: vec4<f32>, qb: vec4<f32>, a: Eight, b: Eight, c: Eight, d: Eight) -> vec4<f32> {
-    return vec4<f32>(dot(qa, a.a) + dot(qb, a.b), dot(qa, b.a) + dot(qb, b.b), dot(qa, c.a) + dot(qb, c.b),
-        dot(qa, d.a) + dot(qb, d.b));
-}
-
-fn capped(s: vec4<f32>) -> vec4<f32> {
-    if CAP > 0.0 {
-        return CAP * tanh(clamp(s / CAP, vec4<f32>(-15.0), vec4<f32>(15.0)));
-    }
-    return s;
-}
-
 // Scores of the keys at `key`, where they are of this part.
 fn seen(s: vec4<f32>, key: vec4<u32>, end: u32) -> vec4<f32> {
     return select(vec4<f32>(-1e30), capped(s * p.scale), key < vec4<u32>(end));
-}
-
-fn largest(v: vec4<f32>) -> f32 {
-    return max(max(v.x, v.y), max(v.z, v.w));
-}
-
-fn all4(v: vec4<f32>) -> f32 {
-    return dot(v, vec4<f32>(1.0));
-}
-
-// Four weighted values on top of what is there.
-fn weighted(s: Eight, w: vec4<f32>, a: Eight, b: Eight, c: Eight, d: Eight) -> Eight {
-    return Eight(s.a + w.x * a.a + w.y * b.a + w.z * c.a + w.w * d.a,
-        s.b + w.x * a.b + w.y * b.b + w.z * c.b + w.w * d.b);
 }
 
 fn faded(t: u32, n: u32, lid: u32, fade: f32) -> Eight {

@@ -211,6 +211,10 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../shaders/lib/rows_lanes.wgsl"),
     ),
     ("lib/sampler", include_str!("../shaders/lib/sampler.wgsl")),
+    (
+        "lib/scores_lanes",
+        include_str!("../shaders/lib/scores_lanes.wgsl"),
+    ),
     ("lib/silu", include_str!("../shaders/lib/silu.wgsl")),
     ("lib/words", include_str!("../shaders/lib/words.wgsl")),
     (

@@ -201,7 +201,7 @@ fn half_precision_holds_to_float32() {
         let Some(model) = load(name, 2048, as_gpu(Precision::F16)) else {
             return;
         };
-        best_hold(&model, &fixture(name), 24, 0.05);
+        best_hold(&model, &fixture(name), 40, 0.05);
     }
 }
 

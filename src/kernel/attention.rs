@@ -174,10 +174,15 @@ impl Site<'_> {
     }
 
     /// Sets what every kernel that makes scores is told: heads, window, cap.
-    fn set_scores(&self, d: &mut Dispatch) {
+    fn set_scores(&self, d: &mut Dispatch, lanes: bool) {
         d.set("H", u(self.a.heads));
         d.set("WINDOW", Const::U(self.a.window.unwrap_or(0)));
-        d.set("CAP", Const::F(self.a.softcap.unwrap_or(0.0)));
+        let cap = Const::F(self.a.softcap.unwrap_or(0.0));
+        if lanes {
+            d.module("scores", "lib/scores_lanes", vec![("CAP", cap)]);
+        } else {
+            d.set("CAP", cap);
+        }
     }
 
     /// Items of four elements from a key to its value.
@@ -259,7 +264,7 @@ pub fn decode(
     };
     d.set("SPLIT", u(split(caps)));
     d.set("SPLITS", u(splits));
-    site.set_scores(&mut d);
+    site.set_scores(&mut d, lanes.is_some());
     let [q_gain, k_gain] = site.gains(lanes.is_some());
     d.params = vec![
         q_gain,
@@ -325,7 +330,7 @@ pub fn prompt(
         d.bind(qkv, Access::Read);
         d.bind(y, Access::Write);
         site.bind_cache(&mut d, false);
-        site.set_scores(&mut d);
+        site.set_scores(&mut d, false);
         d.params = vec![u(tokens), stride, values, Const::F(a.scale)];
         d.grid[0] = a.heads as u32;
         d.along_tokens(1, tokens, 32);
@@ -346,7 +351,7 @@ pub fn prompt(
     d.bind(y, Access::Write);
     site.bind_head(&mut d, qkv, team, true);
     site.bind_cache(&mut d, true);
-    site.set_scores(&mut d);
+    site.set_scores(&mut d, true);
     d.params = vec![q_gain, eps, u(tokens), stride, values, Const::F(a.scale)];
     d.grid[0] = a.heads as u32;
     d.along_tokens(1, tokens, 8);

@@ -26,7 +26,7 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         }
     };
     let window = r.u("", "WINDOW");
-    let cap = r.f("", "CAP");
+    let cap = r.f("", "CAP").max(r.f("scores", "CAP"));
     let a = Attention {
         q: NodeId(0),
         k: NodeId(0),
