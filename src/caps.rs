@@ -1,5 +1,8 @@
 //! What an adapter can do, as plain data: the planner reads this and never a device.
 
+use std::fmt;
+use std::str::FromStr;
+
 /// The kind of device behind an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceKind {
@@ -25,11 +28,11 @@ pub enum Precision {
     /// Half precision, in matrix units where there are any; single where the adapter has none.
     F16,
     /// Eight bits with a scale for each 16: fast where a GPU multiplies packed bytes, and never
-    /// chosen without being asked for.
+    /// chosen without being asked for. Single on software drivers, which are slower with it.
     Int8,
 }
 
-impl std::str::FromStr for Precision {
+impl FromStr for Precision {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
@@ -43,13 +46,24 @@ impl std::str::FromStr for Precision {
     }
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
 impl Precision {
     /// What it comes to on an adapter.
     pub fn resolve(self, kind: DeviceKind, f16: bool) -> Self {
         match self {
             Self::Auto if f16 && kind != DeviceKind::Cpu => Self::F16,
             Self::F16 if f16 => Self::F16,
-            Self::Int8 => Self::Int8,
+            Self::Int8 if kind != DeviceKind::Cpu => Self::Int8,
             _ => Self::F32,
         }
     }

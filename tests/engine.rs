@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
+use omnimini::caps::{DeviceKind, Precision};
 use omnimini::engine::{Engine, LoadOptions, Sampling, Sequence};
 use omnimini::format::Checkpoint;
+use omnimini::gpu::DeviceOptions;
 use omnimini::graph::Graph;
 use omnimini::graph::reference::evaluate;
 use omnimini::kernel::attention::KvType;
@@ -24,9 +26,20 @@ struct Rig {
 }
 
 fn rig(tiny: &Tiny, seed: u64, kv: KvType, chunk: usize, context: usize) -> Rig {
+    rig_on(common::options(), tiny, seed, kv, chunk, context)
+}
+
+fn rig_on(
+    device: DeviceOptions,
+    tiny: &Tiny,
+    seed: u64,
+    kv: KvType,
+    chunk: usize,
+    context: usize,
+) -> Rig {
     let checkpoint = Checkpoint::from_bytes(tiny.gguf(seed)).unwrap();
     let options = LoadOptions {
-        device: common::options(),
+        device,
         context: Some(context),
         kv,
         chunk,
@@ -82,7 +95,11 @@ impl Rig {
 }
 
 fn agrees(tiny: &Tiny, kv: KvType, limit: f64) {
-    let rig = rig(tiny, 7, kv, 32, 128);
+    agrees_on(common::options(), tiny, kv, limit);
+}
+
+fn agrees_on(device: DeviceOptions, tiny: &Tiny, kv: KvType, limit: f64) {
+    let rig = rig_on(device, tiny, 7, kv, 32, 128);
     let mut rng = Rng::new(11);
     for n in [1, 2, 31, 32, 33, 70] {
         let prompt = rig.prompt(&mut rng, n);
@@ -107,6 +124,31 @@ fn llama_agrees_with_the_reference() {
 fn gemma_agrees_with_the_reference() {
     agrees(&GEMMA, KvType::F32, 2e-4);
     agrees(&GEMMA, KvType::F16, 1e-2);
+}
+
+/// The kernels that a GPU of this adapter's abilities would get, in every precision.
+#[test]
+fn kernels_for_gpus_agree_with_the_reference() {
+    let adapter = common::gpu();
+    for tiny in [&LLAMA, &GEMMA] {
+        for (precision, limit) in [
+            (Precision::F32, 5e-5),
+            (Precision::F16, 1e-2),
+            (Precision::Int8, 0.1),
+        ] {
+            if precision == Precision::F16 && !adapter.caps.f16 {
+                println!("skipped: {} has no f16", adapter.info);
+                continue;
+            }
+            println!("{precision:?}");
+            let device = DeviceOptions {
+                kind: Some(DeviceKind::Discrete),
+                precision,
+                ..common::options()
+            };
+            agrees_on(device, tiny, KvType::F32, limit);
+        }
+    }
 }
 
 #[test]

@@ -83,9 +83,11 @@ const ONLY: &[(&str, &[&str], &str)] = &[
             "src/format/source.rs",
             "src/gpu/device.rs",
             "src/gpu/pipelines.rs",
+            "src/main.rs",
         ],
-        "unsafe code stands in the memory map, in gpu/device.rs for wgpu's word on matrix units, and \
-         in gpu/pipelines.rs for the driver's own code and unchecked shader modules",
+        "unsafe code stands in the memory map, in gpu/device.rs for wgpu's word on matrix units, in \
+         gpu/pipelines.rs for the driver's own code and unchecked shader modules, and in main.rs for \
+         an environment variable",
     ),
     (
         r"\basync (fn|move|\{)",

@@ -335,6 +335,13 @@ impl Gpu {
             gpu.caps.kind = kind;
             gpu.caps.precision = options.precision.resolve(kind, gpu.caps.f16);
         }
+        let (wanted, used) = (options.precision, gpu.caps.precision);
+        if wanted != Precision::Auto && wanted != used {
+            log::warn!(
+                "{}: {wanted} does not pay or is not there, {used} is used",
+                gpu.info.name
+            );
+        }
         Ok(gpu)
     }
 

@@ -294,7 +294,7 @@ impl Rows {
     fn new(caps: &Caps, cols: usize) -> Self {
         let team = Team::rows(caps, cols / 32);
         let eight = caps.precision == Precision::Int8;
-        let lanes = caps.software_lanes().is_some() && !eight;
+        let lanes = caps.software_lanes().is_some();
         let block = if lanes {
             8 * team.wg
         } else {

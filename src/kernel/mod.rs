@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::caps::{Caps, DeviceKind, Precision};
+use crate::caps::{Caps, DeviceKind};
 use crate::shader::{ComposeError, Const, Consts, Dialect, Variant, compose};
 
 pub mod attention;
@@ -273,8 +273,7 @@ impl Team {
     /// lanes can pass each other values, the team is what shares the input. On a GPU a team strides
     /// over the groups, as wide as still keeps most of its lanes busy.
     pub fn rows(caps: &Caps, groups: usize) -> Self {
-        let eight = caps.precision == Precision::Int8;
-        if let Some(lanes) = caps.software_lanes().filter(|_| !eight) {
+        if let Some(lanes) = caps.software_lanes() {
             return Self {
                 file: REDUCE_SUBGROUP,
                 lanes,

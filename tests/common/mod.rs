@@ -12,6 +12,7 @@ pub mod tiny;
 
 use std::path::PathBuf;
 
+use omnimini::caps::Precision;
 use omnimini::gpu::{DeviceOptions, Gpu};
 use omnimini::hub;
 
@@ -24,6 +25,8 @@ pub fn gpu() -> Gpu {
 pub fn options() -> DeviceOptions {
     DeviceOptions {
         adapter: std::env::var("OMNIMINI_ADAPTER").ok(),
+        precision: std::env::var("OMNIMINI_PRECISION")
+            .map_or(Precision::Auto, |p| p.parse().unwrap()),
         strict_webgpu: std::env::var_os("OMNIMINI_STRICT_WEBGPU").is_some(),
         ..DeviceOptions::default()
     }
