@@ -403,16 +403,17 @@ impl<'a> Bound<'a> {
 /// A short name, made of what tells a variant from the others of its kernel.
 fn name(d: &Dispatch, taken: &mut HashSet<String>) -> String {
     let r = Reader(d);
-    let quiet = [
-        "rows", "words", "cache", "head", "rope", "sampler", "reduce",
-    ];
+    let quiet = ["words", "cache", "head", "rope", "sampler", "reduce"];
     let modules = d.variant.modules.iter();
-    let telling = modules.filter(|(n, ..)| !quiet.iter().any(|q| n.starts_with(q)));
+    let telling = modules
+        .filter(|(n, file, _)| *file != "lib/rows" && !quiet.iter().any(|q| n.starts_with(q)));
     let mut files: Vec<&str> = telling.map(|(_, file, _)| *file).collect();
     // Formats first: one looks for a kernel by them.
     files.sort_by_key(|file| !file.starts_with("quant/"));
     let last = |file: &&str| file.rsplit('/').next().unwrap_or_default().to_string();
     let mut parts: Vec<String> = files.iter().map(last).collect();
+    // Weights that are read alike.
+    parts.dedup();
     if d.kernel.params.contains(&"page_stride") || d.kernel.name == "attention_combine" {
         let [h, kv, hd] = heads(&r);
         parts.push(format!("{h}x{kv}x{hd}"));
