@@ -90,6 +90,22 @@ fn every(own: &Caps) -> Vec<Dispatch> {
     all
 }
 
+/// What ends a driver rather than failing on it: words of the driver's name, of the kernel's, and a
+/// module. None of these is what that driver would be given.
+const CRASHES: &[(&[&str], &str, &str)] = &[
+    // It takes a descriptor from a lane that had no work where the kernel has barriers, too: a null
+    // pointer, seen with 26.1.6 and the block formats of several loads.
+    (&["llvmpipe", "Mesa 26."], "matvec", "lib/reduce_shared"),
+];
+
+fn crashes(gpu: &Gpu, d: &Dispatch) -> bool {
+    let of = |file: &str| d.variant.modules.iter().any(|(_, f, _)| *f == file);
+    let driver = |words: &[&str]| words.iter().all(|w| gpu.info.driver.contains(w));
+    CRASHES
+        .iter()
+        .any(|(words, kernel, file)| driver(words) && d.kernel.name.starts_with(kernel) && of(file))
+}
+
 #[test]
 fn every_variant_agrees_with_the_reference() {
     let gpu = common::gpu();
@@ -99,13 +115,17 @@ fn every_variant_agrees_with_the_reference() {
     let mut failures = Vec::new();
     let mut seen = HashSet::new();
     let only = std::env::var("OMNIMINI_KERNEL").ok();
-    let mut checked = 0;
+    let (mut checked, mut skipped) = (0, 0);
     for d in every(&gpu.caps) {
         if only.as_ref().is_some_and(|name| name != d.kernel.name) {
             continue;
         }
         if d.kernel.name.starts_with("sample_") || !seen.insert((d.kernel.name, d.variant.clone()))
         {
+            continue;
+        }
+        if crashes(&gpu, &d) {
+            skipped += 1;
             continue;
         }
         for round in 0..3 {
@@ -117,7 +137,10 @@ fn every_variant_agrees_with_the_reference() {
             }
         }
     }
-    println!("{checked} probes of {} variants", seen.len());
+    println!(
+        "{checked} probes of {} variants, of which {skipped} would end this driver",
+        seen.len()
+    );
     assert!(
         failures.is_empty(),
         "{} variants differ:\n{}",

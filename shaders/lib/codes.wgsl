@@ -27,13 +27,16 @@ fn scale_min(head: vec4<u32>, j: u32) -> vec2<f32> {
     return vec2<f32>(select(low, high, j >= 4u));
 }
 
+// Byte `code` of a table of 16. The word is selected, not indexed: an index that differs from lane to lane sends the
+// table through memory on many GPUs, and ends Mesa 26.1's software driver where the kernel has barriers, too.
+fn value(table: vec4<u32>, code: u32) -> u32 {
+    let odd = (code & 4u) != 0u;
+    let word = select(select(table.x, table.y, odd), select(table.z, table.w, odd), code >= 8u);
+    return (word >> ((code & 3u) * 8u)) & 0xffu;
+}
+
 // Four bytes of a table of 16, by four codes.
 fn values(table: vec4<u32>, n: u32) -> u32 {
-    let t = table;
-    var bytes = 0u;
-    for (var i = 0u; i < 32u; i += 8u) {
-        let code = (n >> i) & 15u;
-        bytes |= ((t[code >> 2u] >> ((code & 3u) * 8u)) & 0xffu) << i;
-    }
-    return bytes;
+    return value(table, n & 15u) | (value(table, (n >> 8u) & 15u) << 8u) | (value(table, (n >> 16u) & 15u) << 16u)
+        | (value(table, (n >> 24u) & 15u) << 24u);
 }
