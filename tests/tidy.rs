@@ -436,6 +436,28 @@ fn files_are_short() {
     none(&problems);
 }
 
+/// Pictures of pages open, are large enough to read and small enough to fetch.
+#[test]
+fn pictures_can_be_seen() {
+    let shown = Regex::new(r"!\[([^\]]+)\]\(([^)]+)\)").unwrap();
+    let mut seen = 0;
+    for (file, text) in with_ending(".md") {
+        for c in shown.captures_iter(&text) {
+            let path = root().join(&file).parent().unwrap().join(&c[2]);
+            let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let picture = image::load_from_memory(&bytes);
+            let picture = picture.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let (width, kib) = (picture.width(), bytes.len() >> 10);
+            assert!(
+                width >= 600 && kib <= 512,
+                "{file}: {width} pixels, {kib} KiB"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "the README shows the program at work");
+}
+
 #[test]
 fn pages_name_what_is_there() {
     // A path or an item between backticks, a link, or a command at the start of a line.

@@ -292,8 +292,8 @@ fn bad_text_is_refused_and_shown_safely() {
 
 #[test]
 fn other_files_are_named() {
-    let mut safetensors = 60u64.to_le_bytes().to_vec();
-    safetensors.extend(br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}          "#);
+    let tensor = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]);
+    let safetensors = safetensors::serialize([("a", tensor.unwrap())], None).unwrap();
     let cases: &[(&[u8], &str)] = &[
         (b"", "is empty"),
         (b"GG", "ends in the middle of its first four bytes"),
