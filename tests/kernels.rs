@@ -93,8 +93,8 @@ fn every(own: &Caps) -> Vec<Dispatch> {
 /// What ends a driver rather than failing on it: words of the driver's name, of the kernel's, and a
 /// module. None of these is what that driver would be given.
 const CRASHES: &[(&[&str], &str, &str)] = &[
-    // It takes a descriptor from a lane that had no work where the kernel has barriers, too: a null
-    // pointer, seen with 26.1.6 and the block formats of several loads.
+    // A null pointer in compiled code, seen with 26.1.6 and the block formats of several loads; it
+    // looks like a descriptor that is taken from a lane without work.
     (&["llvmpipe", "Mesa 26."], "matvec", "lib/reduce_shared"),
 ];
 

@@ -27,8 +27,8 @@ fn scale_min(head: vec4<u32>, j: u32) -> vec2<f32> {
     return vec2<f32>(select(low, high, j >= 4u));
 }
 
-// Byte `code` of a table of 16. The word is selected, not indexed: an index that differs from lane to lane sends the
-// table through memory on many GPUs, and ends Mesa 26.1's software driver where the kernel has barriers, too.
+// Byte `code` of a table of 16. The word is selected, not indexed: an index that differs from lane to lane ended Mesa
+// 26.1.6's software driver in kernels with barriers.
 fn value(table: vec4<u32>, code: u32) -> u32 {
     let odd = (code & 4u) != 0u;
     let word = select(select(table.x, table.y, odd), select(table.z, table.w, odd), code >= 8u);
