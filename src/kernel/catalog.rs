@@ -66,7 +66,15 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             x,
             b,
             s,
-            gain: 0,
+            gain: Some(0),
+            post_gain: 0,
+            eps: 1e-5,
+        },
+        Input::AddNorm {
+            x,
+            b,
+            s,
+            gain: None,
             post_gain: 0,
             eps: 1e-5,
         },
@@ -80,9 +88,11 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
     let outputs = [
         Output::Store,
         Output::Bias(0),
-        Output::Add(b),
+        Output::Add(b, None),
+        Output::Add(b, Some(0)),
         Output::Glu(b, Act::Silu),
         Output::Glu(b, Act::GeluTanh),
+        Output::Glu(b, Act::SiluClamped),
         Output::Softcap(30.0),
     ];
     let inputs_of = |w: &Weight| {
@@ -109,7 +119,7 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             caps,
             label,
             mixed,
-            inputs[i % 3],
+            inputs[i % 4],
             Act::Silu,
             y,
         ));
@@ -118,7 +128,9 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             caps,
             label,
             mixed,
-            inputs[(i + 1) % 3],
+            inputs[(i + 1) % 4],
+            // Another input leaves no binding for a bias.
+            [Output::Store, Output::Bias(0)][usize::from(i % 4 < 1)],
             y,
         ));
         all.push(linear::matmul(
@@ -170,6 +182,17 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             y,
             [tokens, cols],
         ));
+        let parts = [cols, 64, 64];
+        let shape = [tokens, cols + 128];
+        all.push(pointwise::qk_norm(
+            caps,
+            "width",
+            y,
+            [0, 0],
+            1e-5,
+            shape,
+            parts,
+        ));
         all.push(pointwise::add_norm(
             caps,
             "width",
@@ -180,7 +203,12 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             [tokens, cols],
         ));
     }
-    for act in [None, Some(Act::Silu), Some(Act::GeluTanh)] {
+    for act in [
+        None,
+        Some(Act::Silu),
+        Some(Act::GeluTanh),
+        Some(Act::SiluClamped),
+    ] {
         all.push(pointwise::binary(
             caps,
             "binary",

@@ -1,7 +1,7 @@
 //! Attention over the paged cache, and the joining of its parts.
 
 use super::{EPS, Expected, Kind, Probe, Reader, done, floats, normals, poison, step, wide, words};
-use crate::graph::reference::{self, rotate};
+use crate::graph::reference;
 use crate::graph::{Attention, NodeId, RopeSpec};
 use crate::kernel::attention::PAGE;
 use crate::kernel::{Dispatch, Resource, u};
@@ -42,14 +42,8 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         qk_norm: None,
         eps: EPS,
     };
-    let rope = RopeSpec {
-        dims: r.u("rope", "DIMS").max(2),
-        base: 10_000.0,
-        scale: 1.0,
-        neox: r.b("rope", "NEOX"),
-        factors: None,
-    };
-    let frequencies = reference::frequencies(&rope, None);
+    let rope = RopeSpec::plain(r.u("rope", "DIMS").max(2), r.b("rope", "NEOX"), 10_000.0);
+    let frequencies = rope.frequencies();
 
     // Where the tokens stand: past a window or a split now and then, else near the start.
     let reach = match (random.below(3), r.u("", "SPLIT")) {
@@ -108,7 +102,7 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         if norm {
             x = reference::rms_norm(&x, &vectors[gain..gain + hd], f64::from(EPS));
         }
-        rotate(&mut x, &rope, &frequencies, (pos + t) as u32);
+        rope.rotate(&mut x, &frequencies, (pos + t) as u32);
         x
     };
     let mut expect = Vec::new();
@@ -205,7 +199,7 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         ),
     };
     if has_head {
-        let table = reference::rope_table(&rope, None, positions);
+        let table = rope.table(positions);
         buffers.push((Resource::Rope(0), words(table.as_flattened())));
         buffers.push((Resource::Vectors, words(&vectors)));
     }
