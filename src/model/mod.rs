@@ -259,9 +259,12 @@ impl Description {
                 kv_heads: c.kv_heads,
                 head_dim: c.head_dim,
                 scale: (c.head_dim as f32).sqrt().recip(),
+                sharpen: None,
+                causal: true,
                 window: c.window.filter(|_| self.local(layer)),
                 softcap: c.attn_softcap,
-                rope,
+                sinks: None,
+                rope: Some(rope),
                 qk_norm,
                 eps: c.eps,
             });
