@@ -205,6 +205,10 @@ const FILES: &[(&str, &str)] = &[
         "lib/rope_lanes",
         include_str!("../shaders/lib/rope_lanes.wgsl"),
     ),
+    (
+        "lib/rope_none",
+        include_str!("../shaders/lib/rope_none.wgsl"),
+    ),
     ("lib/rows", include_str!("../shaders/lib/rows.wgsl")),
     (
         "lib/rows_int8",
@@ -219,6 +223,7 @@ const FILES: &[(&str, &str)] = &[
         "lib/scores_lanes",
         include_str!("../shaders/lib/scores_lanes.wgsl"),
     ),
+    ("lib/sharpen", include_str!("../shaders/lib/sharpen.wgsl")),
     ("lib/silu", include_str!("../shaders/lib/silu.wgsl")),
     (
         "lib/silu_clamped",

@@ -71,10 +71,26 @@ pub enum Act {
     SiluClamped,
 }
 
+/// A factor of the scores of the token at position p: 1 + beta · ln(1 + floor(p / original)).
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Sharpen {
+    /// How fast it grows.
+    pub beta: f32,
+    /// Positions before it begins: the context the model was first trained for.
+    pub original: u32,
+}
+
+impl Sharpen {
+    /// The factor at position `pos`.
+    pub fn factor(&self, pos: u32) -> f64 {
+        1.0 + f64::from(self.beta) * f64::from(pos / self.original.max(1)).ln_1p()
+    }
+}
+
 /// Attention of this step's tokens over their sequences' cached positions and each other.
 ///
 /// It norms (where gains are given) and rotates q and k, appends k and v to the layer's cache, and
-/// attends causally: softmax(scale · q·k, capped, within the window) · v.
+/// attends: softmax(scale · q·k, capped, within the window) · v.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// Queries `[T, heads · head_dim]`.
@@ -93,12 +109,20 @@ pub struct Attention {
     pub head_dim: usize,
     /// Factor of the scores.
     pub scale: f32,
-    /// Positions seen back, with the token's own; all when `None`.
+    /// Scores of late tokens grow by this.
+    pub sharpen: Option<Sharpen>,
+    /// Each token sees those before it and itself. Where not, all tokens of a step see one another,
+    /// as in an encoder: then a step is a whole text, and what the cache held before is not seen.
+    pub causal: bool,
+    /// Positions seen back, with the token's own (and, where not causal, as many forth); all when
+    /// `None`.
     pub window: Option<u32>,
     /// Scores go through cap · tanh(score / cap).
     pub softcap: Option<f32>,
-    /// Index into [`Graph::ropes`].
-    pub rope: usize,
+    /// Sinks `[heads]`: a score for each query head that joins the softmax and has no value.
+    pub sinks: Option<VectorId>,
+    /// Index into [`Graph::ropes`]; q and k are not rotated when `None`.
+    pub rope: Option<usize>,
     /// RMSNorm gains `[head_dim]` of q and of k.
     pub qk_norm: Option<(VectorId, VectorId)>,
     /// Epsilon of those norms.

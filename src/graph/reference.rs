@@ -57,27 +57,45 @@ pub fn softcap(x: f64, cap: f64) -> f64 {
 }
 
 /// Attention of one token at `pos` with normed and rotated query heads `q` `[heads, head_dim]` over
-/// `keys` and `values` [positions 0 ..= pos, kv_heads, head_dim].
-pub fn attend(a: &Attention, q: &[f64], keys: &[f64], values: &[f64], pos: u32) -> Vec<f64> {
+/// `keys` and `values` [positions 0 .. n, kv_heads, head_dim], of which a causal one sees those up to
+/// its own; `sinks` has one score for each head.
+pub fn attend(
+    a: &Attention,
+    sinks: Option<&[f32]>,
+    q: &[f64],
+    keys: &[f64],
+    values: &[f64],
+    pos: u32,
+) -> Vec<f64> {
     let (hd, kv) = (a.head_dim, a.kv_heads);
-    let first = a.window.map_or(0, |w| (pos + 1).saturating_sub(w));
+    let window = a.window.unwrap_or(u32::MAX);
+    let first = (pos + 1).saturating_sub(window);
+    let last = if a.causal {
+        pos
+    } else {
+        let last = (keys.len() / (kv * hd)) as u32 - 1;
+        last.min(pos.saturating_add(window - 1))
+    };
+    let scale = f64::from(a.scale) * a.sharpen.map_or(1.0, |s| s.factor(pos));
     let mut out = vec![0.0; a.heads * hd];
     for h in 0..a.heads {
         let kv_head = h / (a.heads / kv);
         let query = &q[h * hd..][..hd];
         let at = |p: u32| (p as usize * kv + kv_head) * hd;
-        let scores: Vec<f64> = (first..=pos)
+        let scores: Vec<f64> = (first..=last)
             .map(|p| {
                 let key = &keys[at(p)..][..hd];
                 let dot: f64 = query.iter().zip(key).map(|(a, b)| a * b).sum();
-                let score = dot * f64::from(a.scale);
+                let score = dot * scale;
                 a.softcap
                     .map_or(score, |cap| softcap(score, f64::from(cap)))
             })
             .collect();
-        let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sink = sinks.map_or(f64::NEG_INFINITY, |s| f64::from(s[h]));
+        let top = scores.iter().copied().fold(sink, f64::max);
         let total: f64 = scores.iter().map(|s| (s - top).exp()).sum();
-        for (p, score) in (first..=pos).zip(&scores) {
+        let total = total + (sink - top).exp();
+        for (p, score) in (first..=last).zip(&scores) {
             let weight = (score - top).exp() / total;
             for (o, v) in out[h * hd..][..hd].iter_mut().zip(&values[at(p)..][..hd]) {
                 *o += weight * v;
@@ -128,8 +146,11 @@ pub fn evaluate(graph: &Graph, weights: &dyn Weights, tokens: &[u32]) -> Vec<f64
                 y
             }
             Op::Attention(a) => {
-                let rope = &graph.ropes[a.rope];
-                let frequencies = rope.frequencies();
+                let rope = a.rope.map(|i| {
+                    let rope = &graph.ropes[i];
+                    (rope, rope.frequencies())
+                });
+                let sinks = a.sinks.as_ref().map(vector);
                 let ready = |x: &[f64], gain: Option<&super::VectorId>| -> Vec<f64> {
                     let mut x = match gain {
                         Some(gain) => rms_norm(x, &vector(gain), f64::from(a.eps)),
@@ -137,15 +158,19 @@ pub fn evaluate(graph: &Graph, weights: &dyn Weights, tokens: &[u32]) -> Vec<f64
                     };
                     let heads = x.len() / t / a.head_dim;
                     for (i, head) in x.chunks_exact_mut(a.head_dim).enumerate() {
-                        rope.rotate(head, &frequencies, (i / heads) as u32);
+                        if let Some((rope, frequencies)) = &rope {
+                            rope.rotate(head, frequencies, (i / heads) as u32);
+                        }
                     }
                     x
                 };
                 let q = ready(of(&a.q), a.qk_norm.as_ref().map(|(q, _)| q));
                 let k = ready(of(&a.k), a.qk_norm.as_ref().map(|(_, k)| k));
                 let width = a.heads * a.head_dim;
-                let row =
-                    |pos: usize| attend(a, &q[pos * width..][..width], &k, of(&a.v), pos as u32);
+                let row = |pos: usize| {
+                    let q = &q[pos * width..][..width];
+                    attend(a, sinks.as_deref(), q, &k, of(&a.v), pos as u32)
+                };
                 (0..t).flat_map(row).collect()
             }
             Op::Glu { gate, up, act } => {

@@ -110,11 +110,11 @@ impl RopeSpec {
     }
 
     /// (cos, sin) of 0 to 255 steps, then of each whole 256 up to `positions`, which the shaders add
-    /// (`shaders/lib/rope.wgsl`). The amplitude is in the first of the two.
+    /// (`shaders/lib/rope.wgsl`). The amplitude is in the second of the two.
     pub fn table(&self, positions: usize) -> Vec<[f32; 2]> {
         let frequencies = self.frequencies();
-        let near = (0..256).map(|pos| (pos, self.amplitude));
-        let far = (0..positions.div_ceil(256)).map(|h| (h * 256, 1.0));
+        let near = (0..256).map(|pos| (pos, 1.0));
+        let far = (0..positions.div_ceil(256)).map(|h| (h * 256, self.amplitude));
         near.chain(far)
             .flat_map(|(pos, amplitude)| {
                 frequencies.iter().map(move |f| {

@@ -3,7 +3,7 @@
 use super::archs::Arch;
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
-use crate::graph::{RopeSpec, Scaling, dynamic_base, longrope_amplitude, yarn_amplitude};
+use crate::graph::{RopeSpec, Scaling, Sharpen, dynamic_base, longrope_amplitude, yarn_amplitude};
 
 /// A model's numbers.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -42,8 +42,8 @@ pub struct Config {
     pub attn_softcap: Option<f32>,
     /// Cap of logits.
     pub logit_softcap: Option<f32>,
-    /// Queries grow with their position.
-    pub temperature: Option<Temperature>,
+    /// Scores of late tokens grow.
+    pub sharpen: Option<Sharpen>,
     /// Rotary base.
     pub rope_base: f64,
     /// Rotary base of the layers with a window.
@@ -71,15 +71,6 @@ pub struct Experts {
     pub ffn: usize,
     /// Their weights sum to one.
     pub renormalise: bool,
-}
-
-/// A query at position p is multiplied by 1 + beta · ln(1 + floor(p / original)).
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Temperature {
-    /// Its weight.
-    pub beta: f32,
-    /// Positions that it leaves alone.
-    pub original: u32,
 }
 
 /// How the rotation was stretched.
@@ -217,8 +208,8 @@ impl Config {
         } else {
             1.0
         };
-        let temperature = match keys.positive("attention.temperature_scale")? {
-            Some(beta) => Some(Temperature {
+        let sharpen = match keys.positive("attention.temperature_scale")? {
+            Some(beta) => Some(Sharpen {
                 beta,
                 original: keys.size("rope.scaling.original_context_length", 1 << 30)? as u32,
             }),
@@ -249,7 +240,7 @@ impl Config {
                 .unwrap_or_else(|| (per_head as f32).sqrt().recip()),
             attn_softcap: keys.positive("attn_logit_softcapping")?,
             logit_softcap: keys.positive("final_logit_softcapping")?,
-            temperature,
+            sharpen,
             rope_base,
             rope_base_local: match keys.positive("rope.freq_base_swa")? {
                 Some(base) => f64::from(base),

@@ -20,6 +20,12 @@ pub enum Head {
 }
 
 impl Description {
+    /// Whether a layer rotates.
+    fn turns(&self, layer: usize) -> bool {
+        let period = self.arch.rope_period;
+        period.is_none_or(|p| !(layer + 1).is_multiple_of(p))
+    }
+
     /// What the model computes for the tokens of one step of a sequence of up to `context` tokens.
     ///
     /// # Errors
@@ -66,7 +72,11 @@ impl Description {
                 q = b.graph.rms_norm(q, q_gain, c.eps);
                 k = b.graph.rms_norm(k, k_gain, c.eps);
             }
-            let rope = b.graph.rope(ropes[usize::from(local)].clone());
+            let sinks = b.optional(&name("attn_sinks.weight"), &[c.heads])?;
+            let rope = self.turns(layer).then(|| {
+                let rope = ropes[usize::from(local)].clone();
+                b.graph.rope(rope)
+            });
             let attended = b.graph.attention(Attention {
                 q,
                 k,
@@ -76,8 +86,11 @@ impl Description {
                 kv_heads: c.kv_heads,
                 head_dim: c.head_dim,
                 scale: c.attn_scale,
+                sharpen: c.sharpen,
+                causal: true,
                 window: c.window.filter(|_| local),
                 softcap: c.attn_softcap,
+                sinks,
                 rope,
                 qk_norm,
                 eps: c.eps,

@@ -9,7 +9,7 @@ mod config;
 mod decoder;
 
 pub use archs::{ARCHS, Arch};
-pub use config::{Config, Experts, RopeScaling, Temperature};
+pub use config::{Config, Experts, RopeScaling};
 pub use decoder::Head;
 
 use crate::error::{Error, Result};

@@ -10,7 +10,7 @@ use std::fmt;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
-use crate::kernel::attention::{self, Gains, KvShape, Site};
+use crate::kernel::attention::{self, KvShape, Site};
 use crate::kernel::linear::{self, Columns, Input, Inputs, Output, Weight};
 use crate::kernel::{Dispatch, Resource, pointwise};
 use crate::quant::Layout;
@@ -541,16 +541,16 @@ impl Planner<'_> {
             return Err(self.unplannable(id));
         };
         let qkv = self.qkv([a.q, a.k, a.v])?;
-        let gains = a.qk_norm.map_or(Gains { q: 0, k: 0 }, |(q, k)| Gains {
-            q: self.vector(q),
-            k: self.vector(k),
-        });
-        let rope = &self.graph.ropes[a.rope];
+        let place = |id: Option<VectorId>| id.map_or(0, |id| self.vector(id));
+        let (q, k) = a.qk_norm.unzip();
         let site = Site {
             a,
             kv: self.kv,
-            rope: (rope.dims, rope.neox),
-            gains,
+            rope: a.rope.map(|i| {
+                let rope = &self.graph.ropes[i];
+                (rope.dims, rope.neox)
+            }),
+            vectors: [q, k, a.sinks].map(place),
         };
         let (caps, label, tokens) = (self.caps, &node.label, self.tokens);
         let y = self.slot_of(id);
