@@ -287,10 +287,6 @@ impl Engine {
 }
 
 /// Buffers whose size does not depend on a plan.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the model's whole shape, used once"
-)]
 fn fixed_buffers(
     gpu: &Gpu,
     buffers: &mut Buffers,

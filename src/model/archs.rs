@@ -4,6 +4,10 @@ use crate::graph::Act;
 
 /// An architecture.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
 pub struct Arch {
     /// `general.architecture`.
     pub name: &'static str,

@@ -192,9 +192,10 @@ impl Config {
             count => Some(Experts {
                 count,
                 used: keys.size("expert_used_count", count)?,
-                ffn: match keys.has("expert_feed_forward_length") {
-                    true => keys.size("expert_feed_forward_length", 1 << 20)?,
-                    false => keys.size("feed_forward_length", 1 << 20)?,
+                ffn: if keys.has("expert_feed_forward_length") {
+                    keys.size("expert_feed_forward_length", 1 << 20)?
+                } else {
+                    keys.size("feed_forward_length", 1 << 20)?
                 },
                 renormalise: keys
                     .checkpoint

@@ -53,7 +53,7 @@ impl Description {
             let normed = b.norm(x, &name("attn_norm"), eps)?;
             let parts = ["attn_q", "attn_k", "attn_v"].map(name);
             let rows = [q_rows, kv_rows, kv_rows];
-            let [mut q, mut k, v] = b.split(normed, parts, &name("attn_qkv"), rows)?;
+            let [mut q, mut k, v] = b.split(normed, &parts, &name("attn_qkv"), rows)?;
             b.graph.scope(&block);
             // q and k are normed head by head, or as a whole.
             let gains = [name("attn_q_norm.weight"), name("attn_k_norm.weight")];
@@ -109,7 +109,7 @@ impl Description {
                     // A fused tensor goes by the name of its second half.
                     let parts = ["ffn_gate", "ffn_up"].map(name);
                     let fused = name("ffn_up");
-                    let [gate, up] = b.split(normed, parts, &fused, [c.ffn, c.ffn])?;
+                    let [gate, up] = b.split(normed, &parts, &fused, [c.ffn, c.ffn])?;
                     let gated = b.graph.glu(gate, up, self.arch.act);
                     b.linear(gated, &name("ffn_down"), c.width, c.ffn)?
                 }
@@ -233,7 +233,7 @@ impl Builder<'_> {
     fn split<const N: usize>(
         &mut self,
         x: NodeId,
-        parts: [String; N],
+        parts: &[String; N],
         fused: &str,
         rows: [usize; N],
     ) -> Result<[NodeId; N]> {
@@ -242,7 +242,7 @@ impl Builder<'_> {
         let cols = self.width;
         let mut products = [x; N];
         let mut first = 0;
-        for ((product, part), rows) in products.iter_mut().zip(&parts).zip(rows) {
+        for ((product, part), rows) in products.iter_mut().zip(parts).zip(rows) {
             if own {
                 *product = self.linear(x, part, rows, cols)?;
                 continue;

@@ -195,7 +195,9 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
                 for head in 0..h {
                     let mut q = ready(t, head, gains[0]);
                     let sharpen = a.sharpen.map_or(1.0, |s| s.factor((pos + t) as u32));
-                    q.iter_mut().for_each(|v| *v *= sharpen);
+                    for v in &mut q {
+                        *v *= sharpen;
+                    }
                     expect.push(floats(from, t * width + head * hd, q));
                 }
             }
