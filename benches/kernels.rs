@@ -19,7 +19,6 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use omnimini::caps::{Caps, Precision};
 use omnimini::gpu::{Buffers, Gpu, Pipelines, Program, Readback};
 use omnimini::graph::RopeSpec;
-use omnimini::graph::reference::rope_table;
 use omnimini::kernel::attention::PAGE;
 use omnimini::kernel::catalog::{COLS, Sizes, sized};
 use omnimini::kernel::sample::{ENDS, NONE, PARTS, RING, SamplerState};
@@ -225,14 +224,8 @@ fn words(s: Sizes, r: &Reader<'_>, resource: Resource, dtype: DType) -> Vec<u32>
             .collect(),
         Resource::Pages => (0..pages as u32).collect(),
         Resource::Rope(_) => {
-            let rope = RopeSpec {
-                dims: r.u("DIMS").unwrap_or(hd),
-                base: 10_000.0,
-                scale: 1.0,
-                neox: false,
-                factors: None,
-            };
-            let table = rope_table(&rope, None, end);
+            let rope = RopeSpec::plain(r.u("DIMS").unwrap_or(hd), false, 10_000.0);
+            let table = rope.table(end);
             table.as_flattened().iter().map(|v| v.to_bits()).collect()
         }
         // Everything is looked at and nothing changes: a repetition that costs nothing.

@@ -6,7 +6,8 @@
 // launch    (H, SPLITS, T) workgroups of WG
 // requires  HD % 4 == 0; WG >= HD / 4; every row is the newest token of a sequence of its own
 // why       the newest key is used from registers, so no other dispatch has to put it into the cache first
-import package::head::{load_head, head4, plain4};
+import package::head::{load_head, head4, plain4, vector_at};
+import package::sharpen::{sharpened};
 import package::cache::{KV, HD, Row, step, key_at};
 import package::kv::{kv_load, kv_store, kv_round};
 override WG: u32;
@@ -17,12 +18,15 @@ override SPLITS: u32;
 // Sliding window in positions, 0 for none; cap of the scores, 0 for none.
 override WINDOW: u32;
 override CAP: f32;
+override SINKS: bool;
 const HD4: u32 = HD / 4u;
 const PARTS: u32 = WG / HD4;
 
 struct Params {
     q_gain: u32,
     k_gain: u32,
+    // Place of the sinks among the vectors, one for each query head.
+    sinks: u32,
     eps: f32,
     page_stride: u32,
     values: u32,
@@ -64,7 +68,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 
     load_head(base + h * HD, p.q_gain, p.eps, lid);
     for (var i = lid; i < HD4; i += WG) {
-        q[i] = head4(i, row.pos) * p.scale;
+        q[i] = head4(i, row.pos) * (p.scale * sharpened(row.pos));
     }
     if newest {
         load_head(base + (H + kv_head) * HD, p.k_gain, p.eps, lid);
@@ -74,8 +78,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     workgroupBarrier();
 
-    // Scores, and this invocation's maximum of them.
-    var top = -1e30;
+    // Scores, and this invocation's maximum of them. A sink is a score without a value: the first part has it.
+    var sink = -1e30;
+    if SINKS && wid.y == 0u {
+        sink = vector_at(p.sinks + h);
+    }
+    var top = sink;
     for (var j = lid; j < count; j += WG) {
         var s = 0.0;
         if first + j == row.pos {
@@ -106,7 +114,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     partial[lid] = vec4<f32>(total, 0.0, 0.0, 0.0);
     workgroupBarrier();
-    total = 0.0;
+    total = exp(sink - top);
     for (var i = 0u; i < WG; i++) {
         total += partial[i].x;
     }

@@ -9,27 +9,31 @@
 //           own      accumulates f32
 // why       see attention_prompt_lanes; the newest key is used from registers, so that no other launch has to put it
 //           into the cache first
-import package::head::{head4, head_scale, plain4};
+import package::head::{head4, head_scale, plain4, vector_at};
+import package::sharpen::{sharpened};
 import package::cache::{KV, HD, Row, step, key_at};
 import package::kv::{Eight, kv_load8, kv_round8, kv_store8};
 import package::reduce::{LANES, highest, sum};
-import package::scores::{all4, capped, four, largest, weighted};
+import package::scores::{all4, capped, dot8, four, largest, weighted};
 override H: u32;
 override SPLIT: u32;
 override SPLITS: u32;
 override WINDOW: u32;
+override SINKS: bool;
 const HD4: u32 = HD / 4u;
 const HD8: u32 = HD / 8u;
 // Query heads that share a key head, and workgroups for them.
 const SHARE: u32 = H / KV;
 const BLOCKS: u32 = (SHARE + 3u) / 4u;
 const TILE: u32 = 4u * LANES;
-const NQ: u32 = (HD4 + LANES - 1u) / LANES;
-const NV: u32 = (HD8 + LANES - 1u) / LANES;
+// Items of eight elements that a lane keeps of a head.
+const N: u32 = (HD8 + LANES - 1u) / LANES;
 
 struct Params {
     q_gain: u32,
     k_gain: u32,
+    // Place of the sinks among the vectors, one for each query head.
+    sinks: u32,
     eps: f32,
     page_stride: u32,
     values: u32,
@@ -40,16 +44,24 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
 
 // Both [head][n][lane].
-var<workgroup> q: array<vec4<f32>, 4u * NQ * LANES>;
-var<workgroup> acc: array<Eight, 4u * NV * LANES>;
+var<workgroup> q: array<Eight, 4u * N * LANES>;
+var<workgroup> acc: array<Eight, 4u * N * LANES>;
 
 // Scores of the keys at `key`, where they are of this part.
 fn seen(s: vec4<f32>, key: vec4<u32>, end: u32) -> vec4<f32> {
     return select(vec4<f32>(-1e30), capped(s * p.scale), key < vec4<u32>(end));
 }
 
+fn head8(base: u32, gain: u32, scale: f32, i: u32, pos: u32) -> Eight {
+    return Eight(head4(base, gain, scale, 2u * i, pos), head4(base, gain, scale, 2u * i + 1u, pos));
+}
+
+fn plain8(base: u32, i: u32) -> Eight {
+    return Eight(plain4(base + 2u * i), plain4(base + 2u * i + 1u));
+}
+
 fn faded(t: u32, n: u32, lid: u32, fade: f32) -> Eight {
-    let s = acc[(t * NV + n) * LANES + lid];
+    let s = acc[(t * N + n) * LANES + lid];
     return Eight(s.a * fade, s.b * fade);
 }
 
@@ -79,44 +91,54 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var t = 0u; t < heads; t++) {
         let at = base + (h0 + t) * HD4;
         let scale = head_scale(at, p.eps, lid);
-        for (var n = 0u; n < NQ; n++) {
+        let factor = sharpened(row.pos);
+        for (var n = 0u; n < N; n++) {
             let i = n * LANES + lid;
-            let v = head4(at, p.q_gain, scale, min(i, HD4 - 1u), row.pos);
-            q[(t * NQ + n) * LANES + lid] = select(vec4<f32>(0.0), v, i < HD4);
+            let v = head8(at, p.q_gain, scale, min(i, HD8 - 1u), row.pos);
+            let share = select(0.0, factor, i < HD8);
+            q[(t * N + n) * LANES + lid] = Eight(v.a * share, v.b * share);
         }
     }
+    // What one lane counts for all: the sink, which is a score without a value and is the first part's, and the newest.
+    let once = select(vec4<f32>(0.0), vec4<f32>(1.0), lid == 0u);
     var top = vec4<f32>(-1e30);
     var total = vec4<f32>(0.0);
-    for (var n = 0u; n < NV; n++) {
-        var v = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
-        if newest {
-            let i = min(n * LANES + lid, HD8 - 1u);
-            v = kv_round8(Eight(plain4(v_base + 2u * i), plain4(v_base + 2u * i + 1u)));
-        }
+    if SINKS && wid.y == 0u {
         for (var t = 0u; t < heads; t++) {
-            acc[(t * NV + n) * LANES + lid] = v;
+            top[t] = vector_at(p.sinks + h0 + t);
         }
+        total = once;
     }
+    // The newest position's share of each head.
+    var share = vec4<f32>(0.0);
     if newest {
         let scale = head_scale(k_base, p.eps, lid);
+        let key = key_at(row.slot, p.page_stride, row.pos, kv_head) / 2u;
         var s = vec4<f32>(0.0);
-        for (var n = 0u; n < NQ; n++) {
-            let i = min(n * LANES + lid, HD4 - 1u);
-            let k = head4(k_base, p.k_gain, scale, i, row.pos);
-            let r = kv_round8(Eight(k, k)).a;
-            s += vec4<f32>(dot(q[n * LANES + lid], r), dot(q[(NQ + n) * LANES + lid], r),
-                dot(q[(2u * NQ + n) * LANES + lid], r), dot(q[(3u * NQ + n) * LANES + lid], r));
-        }
-        top = capped(vec4<f32>(sum(s.x, lid), sum(s.y, lid), sum(s.z, lid), sum(s.w, lid)) * p.scale);
-        // Each lane sums what it makes, and this is made by all.
-        total = select(vec4<f32>(0.0), vec4<f32>(1.0), lid == 0u);
-        if wid.x % BLOCKS == 0u {
-            let key = key_at(row.slot, p.page_stride, row.pos, kv_head) / 2u;
-            for (var i = lid; i < HD8; i += LANES) {
-                kv_store8(key + i, Eight(head4(k_base, p.k_gain, scale, 2u * i, row.pos),
-                    head4(k_base, p.k_gain, scale, 2u * i + 1u, row.pos)));
-                kv_store8(key + p.values / 2u + i, Eight(plain4(v_base + 2u * i), plain4(v_base + 2u * i + 1u)));
+        for (var n = 0u; n < N; n++) {
+            let i = n * LANES + lid;
+            let k = head8(k_base, p.k_gain, scale, min(i, HD8 - 1u), row.pos);
+            if wid.x % BLOCKS == 0u && i < HD8 {
+                kv_store8(key + i, k);
+                kv_store8(key + p.values / 2u + i, plain8(v_base, i));
             }
+            let r = kv_round8(k);
+            s += vec4<f32>(dot8(q[n * LANES + lid], r), dot8(q[(N + n) * LANES + lid], r),
+                dot8(q[(2u * N + n) * LANES + lid], r), dot8(q[(3u * N + n) * LANES + lid], r));
+        }
+        s = capped(vec4<f32>(sum(s.x, lid), sum(s.y, lid), sum(s.z, lid), sum(s.w, lid)) * p.scale);
+        let now = max(top, s);
+        share = exp(s - now);
+        total = total * exp(top - now) + share * once;
+        top = now;
+    }
+    for (var n = 0u; n < N; n++) {
+        var v = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
+        if newest {
+            v = kv_round8(plain8(v_base, min(n * LANES + lid, HD8 - 1u)));
+        }
+        for (var t = 0u; t < heads; t++) {
+            acc[(t * N + n) * LANES + lid] = Eight(v.a * share[t], v.b * share[t]);
         }
     }
 
@@ -131,21 +153,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         var s1 = vec4<f32>(0.0);
         var s2 = vec4<f32>(0.0);
         var s3 = vec4<f32>(0.0);
-        for (var n = 0u; n < NQ; n++) {
-            let q0 = q[(0u * NQ + n) * LANES + lid];
-            let q1 = q[(1u * NQ + n) * LANES + lid];
-            let q2 = q[(2u * NQ + n) * LANES + lid];
-            let q3 = q[(3u * NQ + n) * LANES + lid];
-            for (var i = 0u; i < min(LANES / 2u, HD8 - n * LANES / 2u); i++) {
-                let item = items + vec4<u32>(n * LANES / 2u + i);
+        for (var n = 0u; n < N; n++) {
+            let q0 = q[(0u * N + n) * LANES + lid];
+            let q1 = q[(1u * N + n) * LANES + lid];
+            let q2 = q[(2u * N + n) * LANES + lid];
+            let q3 = q[(3u * N + n) * LANES + lid];
+            for (var i = 0u; i < min(LANES, HD8 - n * LANES); i++) {
+                let item = items + vec4<u32>(n * LANES + i);
                 let a = kv_load8(item.x);
                 let b = kv_load8(item.y);
                 let c = kv_load8(item.z);
                 let d = kv_load8(item.w);
-                s0 += four(subgroupShuffle(q0, 2u * i), subgroupShuffle(q0, 2u * i + 1u), a, b, c, d);
-                s1 += four(subgroupShuffle(q1, 2u * i), subgroupShuffle(q1, 2u * i + 1u), a, b, c, d);
-                s2 += four(subgroupShuffle(q2, 2u * i), subgroupShuffle(q2, 2u * i + 1u), a, b, c, d);
-                s3 += four(subgroupShuffle(q3, 2u * i), subgroupShuffle(q3, 2u * i + 1u), a, b, c, d);
+                s0 += four(subgroupShuffle(q0.a, i), subgroupShuffle(q0.b, i), a, b, c, d);
+                s1 += four(subgroupShuffle(q1.a, i), subgroupShuffle(q1.b, i), a, b, c, d);
+                s2 += four(subgroupShuffle(q2.a, i), subgroupShuffle(q2.b, i), a, b, c, d);
+                s3 += four(subgroupShuffle(q3.a, i), subgroupShuffle(q3.b, i), a, b, c, d);
             }
         }
         s0 = seen(s0, key, end);
@@ -160,7 +182,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let fade = exp(top - now);
         top = now;
         total = total * fade + vec4<f32>(all4(s0), all4(s1), all4(s2), all4(s3));
-        for (var n = 0u; n < NV; n++) {
+        for (var n = 0u; n < N; n++) {
             let column = min(n * LANES + lid, HD8 - 1u);
             var a0 = faded(0u, n, lid, fade.x);
             var a1 = faded(1u, n, lid, fade.y);
@@ -177,10 +199,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 a2 = weighted(a2, subgroupShuffle(s2, j), a, b, c, d);
                 a3 = weighted(a3, subgroupShuffle(s3, j), a, b, c, d);
             }
-            acc[(0u * NV + n) * LANES + lid] = a0;
-            acc[(1u * NV + n) * LANES + lid] = a1;
-            acc[(2u * NV + n) * LANES + lid] = a2;
-            acc[(3u * NV + n) * LANES + lid] = a3;
+            acc[(0u * N + n) * LANES + lid] = a0;
+            acc[(1u * N + n) * LANES + lid] = a1;
+            acc[(2u * N + n) * LANES + lid] = a2;
+            acc[(3u * N + n) * LANES + lid] = a3;
         }
     }
     var tops = top;
@@ -188,10 +210,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var t = 0u; t < heads; t++) {
         let at = to + t * SPLITS * stride;
         let share = select(1.0 / totals[t], 1.0, SPLITS > 1u);
-        for (var n = 0u; n < NV; n++) {
+        for (var n = 0u; n < N; n++) {
             let column = n * LANES + lid;
             if column < HD8 {
-                let s = acc[(t * NV + n) * LANES + lid];
+                let s = acc[(t * N + n) * LANES + lid];
                 out[at + 2u * column] = s.a * share;
                 out[at + 2u * column + 1u] = s.b * share;
             }

@@ -1,21 +1,26 @@
-// attention_prompt: causal attention of a chunk of consecutive tokens of one sequence over its cache, which
-// already holds them. Online softmax over tiles of 32 positions (Dao et al., arXiv 2205.14135).
+// attention_prompt: attention of a chunk of consecutive tokens of one sequence over its cache, which already holds
+// them: of each over those before it (CAUSAL), or over all of the chunk. Online softmax over tiles of 32 positions
+// (Dao et al., arXiv 2205.14135).
 // bindings  0 params   1 q read f32 [T, (H + 2 KV), HD] (rotated)   2 y write f32 [T, H, HD]
-//           then those of the cache and kv modules
+//           3 vectors read f32   then those of the cache and kv modules
 // launch    (H, ceil(T / 32), 1) workgroups of 64; each takes one head of 32 tokens
 // requires  HD % 4 == 0; rows live from the first on, positions consecutive      accumulates f32
 // why       an invocation makes 4 x 4 scores, then 4 tokens by every eighth vector of the values
-import package::cache::{KV, HD, Row, step, key_at};
+import package::cache::{KV, HD, Row, step, key_at, live_rows};
 import package::kv::{kv_load};
 override H: u32;
 override WINDOW: u32;
 override CAP: f32;
+override SINKS: bool;
+override CAUSAL: bool;
 const HD4: u32 = HD / 4u;
 // Vectors of a value that one of the eight invocations of a token takes.
 const NC: u32 = (HD4 + 7u) / 8u;
 
 struct Params {
     tokens: u32,
+    // Place of the sinks among the vectors, one for each query head.
+    sinks: u32,
     page_stride: u32,
     values: u32,
     scale: f32,
@@ -24,6 +29,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> vectors: array<f32>;
 
 // Weights [key][token / 4], and a value for each token and each of its eight invocations.
 var<workgroup> weight: array<vec4<f32>, 256>;
@@ -36,12 +42,12 @@ fn capped(s: vec4<f32>) -> vec4<f32> {
     return s;
 }
 
-// Scores of token row t and the keys at pos.. + 3, where seen.
-fn seen(s: vec4<f32>, t_pos: u32, pos: u32) -> vec4<f32> {
+// Scores of the token at t_pos and the keys at pos.. + 3, where seen: those before `end`, and within the window.
+fn seen(s: vec4<f32>, t_pos: u32, pos: u32, end: u32) -> vec4<f32> {
     let key = vec4<u32>(pos) + vec4<u32>(0u, 1u, 2u, 3u);
-    var ok = key <= vec4<u32>(t_pos);
+    var ok = key < vec4<u32>(select(end, t_pos + 1u, CAUSAL));
     if WINDOW > 0u {
-        ok = ok & (key + vec4<u32>(WINDOW) > vec4<u32>(t_pos));
+        ok = ok & (key + vec4<u32>(WINDOW) > vec4<u32>(t_pos)) & (key < vec4<u32>(t_pos + WINDOW));
     }
     return select(vec4<f32>(-1e30), capped(s), ok);
 }
@@ -64,17 +70,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let token = vec4<u32>(t0 + tq * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
     let base = (min(token, vec4<u32>(p.tokens - 1u)) * (H + 2u * KV) + h) * HD4;
     let pos = vec4<u32>(row.pos + tq * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
-    // Positions base the first that any of these tokens sees to the last live one.
-    var live = 1u;
-    while live < 32u && t0 + live < p.tokens && step[t0 + live].live != 0u {
-        live++;
+    // Positions from the first that any of these tokens sees to the last live one.
+    let live = live_rows(t0, min(32u, p.tokens - t0));
+    var end = row.pos + live;
+    if !CAUSAL {
+        end = row.pos + live_rows(t0, p.tokens - t0);
     }
-    let end = row.pos + live;
     let oldest = select(0u, row.pos + 1u - WINDOW, WINDOW > 0u && row.pos >= WINDOW);
 
     var acc: array<vec4<f32>, 4 * NC>;
+    // A sink is a score without a value.
     var top = vec4<f32>(-1e30);
     var total = vec4<f32>(0.0);
+    if SINKS {
+        top = vec4<f32>(vectors[p.sinks + h]);
+        total = vec4<f32>(select(0.0, 1.0, tk == 0u));
+    }
     for (var tile = oldest & ~31u; tile < end; tile += 32u) {
         let key = tile + tk * 4u;
         // Keys past the end stand in for the last: their scores are masked below.
@@ -100,10 +111,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             s2 += vec4<f32>(dot(q2, a), dot(q2, b), dot(q2, c), dot(q2, d));
             s3 += vec4<f32>(dot(q3, a), dot(q3, b), dot(q3, c), dot(q3, d));
         }
-        s0 = seen(s0 * p.scale, pos.x, key);
-        s1 = seen(s1 * p.scale, pos.y, key);
-        s2 = seen(s2 * p.scale, pos.z, key);
-        s3 = seen(s3 * p.scale, pos.w, key);
+        s0 = seen(s0 * p.scale, pos.x, key, end);
+        s1 = seen(s1 * p.scale, pos.y, key, end);
+        s2 = seen(s2 * p.scale, pos.z, key, end);
+        s3 = seen(s3 * p.scale, pos.w, key, end);
         shares[lid] = vec4<f32>(largest(s0), largest(s1), largest(s2), largest(s3));
         workgroupBarrier();
         var now = top;

@@ -1,4 +1,4 @@
-// binary: y[n] = combine(a[n], b[n]) element by element: a sum, or act(a) * b.
+// binary: y[n] = combine(a[n], b[n]) element by element: a sum, or glu(a, b).
 // bindings  0 params   1 a read f32 [n]   2 b read f32 [n]   3 y write f32 [n]
 // launch    ceil(n / 4 / WG) workgroups of WG, over x and y of the grid
 // requires  n % 4 == 0

@@ -1,11 +1,11 @@
-// matvec_glu: y[N] = act(A[N, K] · input(x)) * (B[N, K] · input(x)), a feed-forward block's gated half. One token.
+// matvec_glu: y[N] = glu(A[N, K] · input(x), B[N, K] · input(x)), a feed-forward block's gated half. One token.
 // bindings  0 params   then those of the input and of the weights a and b, last Y write f32 [N]
 // launch    ceil(N / BLOCK) workgroups of WG, over x and y of the grid; the rows module says who makes which
 // requires  K % 32 == 0; WG % LANES == 0      accumulates f32
 import package::rows_a::{Dots as Dots_a, Input as Input_a, ROWS, first_row, owns, rows as rows_a};
 import package::rows_b::{Dots as Dots_b, Input as Input_b, rows as rows_b};
 import package::input::{KEEPS, begin, finish, keep, raw};
-import package::act::{act};
+import package::act::{glu};
 import package::reduce::{LANES};
 override WG: u32;
 override Y: u32;
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         var gate = a.y;
         var up = b.y;
         for (var r = 0u; r < min(ROWS, p.rows - min(first, p.rows)); r++) {
-            y[first + r] = act(gate[r / 4u][r % 4u] * scale) * (up[r / 4u][r % 4u] * scale);
+            y[first + r] = glu(gate[r / 4u][r % 4u] * scale, up[r / 4u][r % 4u] * scale);
         }
     }
     if KEEPS && group == 0u {

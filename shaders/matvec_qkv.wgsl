@@ -1,14 +1,14 @@
-// matvec_qkv: y = [A · input(x), B · input(x), C · input(x)], three weights of their own formats. One token.
-// bindings  0 params   then those of the input and of the weights a, b and c, last Y write f32 [rows of a + b + c]
+// matvec_qkv: y = output([A · input(x), B · input(x), C · input(x)]), three weights of their own formats. One token.
+// bindings  0 params   then those of the input, of the weights a, b and c and of the output [rows of a + b + c]
 // launch    ceil(rows / BLOCK) workgroups of WG for each weight: those of a, then those of b, then those of c
 // requires  K % 32 == 0; WG % LANES == 0      accumulates f32
 import package::rows_a::{Dots as Dots_a, Input as Input_a, BLOCK, ROWS, first_row, owns, rows as rows_a};
 import package::rows_b::{Dots as Dots_b, Input as Input_b, rows as rows_b};
 import package::rows_c::{Dots as Dots_c, Input as Input_c, rows as rows_c};
 import package::input::{KEEPS, begin, finish, keep, raw};
+import package::output::{store};
 import package::reduce::{LANES};
 override WG: u32;
-override Y: u32;
 
 struct Params {
     groups: u32,
@@ -27,10 +27,10 @@ struct Params {
     gain: u32,
     post_gain: u32,
     eps: f32,
+    bias: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(Y) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -69,7 +69,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let scale = finish(squares, f32(p.groups * 32u), p.eps);
     if owns(lid) {
         for (var r = 0u; r < min(ROWS, count - min(first, count)); r++) {
-            y[base + first + r] = product[r / 4u][r % 4u] * scale;
+            let to = base + first + r;
+            store(to, p.bias + to, product[r / 4u][r % 4u] * scale);
         }
     }
     if KEEPS && wid.x == 0u {

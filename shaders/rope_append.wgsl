@@ -1,9 +1,10 @@
-// rope_append: of each token's [q heads, k heads, v heads], q is normed and rotated in place, k is normed,
+// rope_append: of each token's [q heads, k heads, v heads], q is normed, rotated and sharpened in place, k is normed,
 // rotated and put into the cache, v is put into the cache.
 // bindings  0 params   then those of the head, rope, cache and kv modules
 // launch    (H + 2 KV, T, 1) workgroups of WG; each takes one head of one token
 // requires  HD % 4 == 0
 import package::head::{load_head, head4, plain4, put4};
+import package::sharpen::{sharpened};
 import package::cache::{KV, HD, Row, step, key_at};
 import package::kv::{kv_store};
 override WG: u32;
@@ -30,7 +31,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if wid.x < H {
         load_head(base, p.q_gain, p.eps, lid);
         for (var i = lid; i < HD / 4u; i += WG) {
-            put4(base + 4u * i, head4(i, row.pos));
+            put4(base + 4u * i, head4(i, row.pos) * sharpened(row.pos));
         }
     } else if wid.x < H + KV {
         load_head(base, p.k_gain, p.eps, lid);

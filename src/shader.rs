@@ -145,6 +145,10 @@ const FILES: &[(&str, &str)] = &[
         "input/add_norm",
         include_str!("../shaders/input/add_norm.wgsl"),
     ),
+    (
+        "input/add_post",
+        include_str!("../shaders/input/add_post.wgsl"),
+    ),
     ("input/norm", include_str!("../shaders/input/norm.wgsl")),
     ("input/plain", include_str!("../shaders/input/plain.wgsl")),
     ("kv/f16", include_str!("../shaders/kv/f16.wgsl")),
@@ -201,6 +205,10 @@ const FILES: &[(&str, &str)] = &[
         "lib/rope_lanes",
         include_str!("../shaders/lib/rope_lanes.wgsl"),
     ),
+    (
+        "lib/rope_none",
+        include_str!("../shaders/lib/rope_none.wgsl"),
+    ),
     ("lib/rows", include_str!("../shaders/lib/rows.wgsl")),
     (
         "lib/rows_int8",
@@ -215,13 +223,22 @@ const FILES: &[(&str, &str)] = &[
         "lib/scores_lanes",
         include_str!("../shaders/lib/scores_lanes.wgsl"),
     ),
+    ("lib/sharpen", include_str!("../shaders/lib/sharpen.wgsl")),
     ("lib/silu", include_str!("../shaders/lib/silu.wgsl")),
+    (
+        "lib/silu_clamped",
+        include_str!("../shaders/lib/silu_clamped.wgsl"),
+    ),
     ("lib/words", include_str!("../shaders/lib/words.wgsl")),
     (
         "lib/words_wide",
         include_str!("../shaders/lib/words_wide.wgsl"),
     ),
     ("output/add", include_str!("../shaders/output/add.wgsl")),
+    (
+        "output/add_bias",
+        include_str!("../shaders/output/add_bias.wgsl"),
+    ),
     ("output/bias", include_str!("../shaders/output/bias.wgsl")),
     ("output/glu", include_str!("../shaders/output/glu.wgsl")),
     (

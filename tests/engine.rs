@@ -49,7 +49,7 @@ fn rig_on(
     Rig {
         graph: Description::new(&checkpoint)
             .unwrap()
-            .graph(&checkpoint, Head::Last)
+            .graph(&checkpoint, Head::Last, 4096)
             .unwrap(),
         floats: Floats::new(&checkpoint),
         vocab: tiny.vocab,

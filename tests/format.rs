@@ -232,7 +232,7 @@ fn tensors_have_row_major_shapes_and_their_bytes() {
             assert_eq!(values, want, "{name}");
         }
         // Its pages come back when they are read again.
-        file.release(tensor);
+        file.release(tensor, 0..tensor.rows_cols().0);
         assert_eq!(
             dequantize(dtype, &file.data(tensor).unwrap()).unwrap(),
             values
@@ -251,10 +251,10 @@ fn tensors_have_row_major_shapes_and_their_bytes() {
     let mut forged = two.clone();
     forged.offset = u64::MAX - 3;
     assert_sentence(&file.data(&forged).unwrap_err());
-    file.release(&forged);
+    file.release(&forged, 0..1);
     forged.file = 9;
     assert_sentence(&file.data(&forged).unwrap_err());
-    file.release(&forged);
+    file.release(&forged, 0..1);
 }
 
 #[test]
@@ -490,7 +490,7 @@ fn assert_repacks(file: &Checkpoint) {
         assert!(want.iter().all(|value| value.is_finite()));
         let got = unpack(&layout, &planes).unwrap();
         assert!(bits(&got) == bits(&want), "{}", tensor.name);
-        file.release(tensor);
+        file.release(tensor, 0..tensor.rows_cols().0);
     }
     let rate = source as f64 / 1e9 / repacking.as_secs_f64();
     println!(

@@ -17,7 +17,7 @@ fn plans(tiny: &Tiny, context: usize, tokens: usize) -> Vec<(&'static str, Plan)
     let checkpoint = Checkpoint::from_bytes(tiny.gguf(1)).unwrap();
     let graph = Description::new(&checkpoint)
         .unwrap()
-        .graph(&checkpoint, Head::Last)
+        .graph(&checkpoint, Head::Last, 4096)
         .unwrap();
     let kv = KvShape {
         dtype: KvType::F16,

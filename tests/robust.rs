@@ -52,7 +52,7 @@ fn error(engine: &Arc<Engine>) -> f64 {
     let checkpoint = checkpoint();
     let graph = Description::new(&checkpoint)
         .unwrap()
-        .graph(&checkpoint, Head::Last)
+        .graph(&checkpoint, Head::Last, 4096)
         .unwrap();
     let floats = Floats::new(&checkpoint);
     let mut tokens: Vec<u32> = (20..60).collect();

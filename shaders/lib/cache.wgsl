@@ -18,6 +18,21 @@ struct Row {
 @group(0) @binding(ROWS) var<storage, read> step: array<Row>;
 @group(0) @binding(PAGES) var<storage, read> pages: array<u32>;
 
+// Rows in use from row `first` on, of at most `most`: those in use come before all others.
+fn live_rows(first: u32, most: u32) -> u32 {
+    var low = 0u;
+    var high = most;
+    while low < high {
+        let middle = (low + high) / 2u;
+        if step[first + middle].live == 0u {
+            high = middle;
+        } else {
+            low = middle + 1u;
+        }
+    }
+    return low;
+}
+
 // Item (of four elements) of the key of head `h` at `pos`; its value lies `values` items later.
 fn key_at(slot: u32, stride: u32, pos: u32, h: u32) -> u32 {
     let page = pages[slot * stride + pos / PAGE];

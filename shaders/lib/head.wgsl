@@ -44,6 +44,11 @@ fn head4(i: u32, pos: u32) -> vec4<f32> {
     return vec4<f32>(head_at(e, pos), head_at(e + 1u, pos), head_at(e + 2u, pos), head_at(e + 3u, pos));
 }
 
+// Element i of the vectors.
+fn vector_at(i: u32) -> f32 {
+    return vectors[i];
+}
+
 // Four elements of qkv as they are.
 fn plain4(base: u32) -> vec4<f32> {
     return vec4<f32>(qkv[base], qkv[base + 1u], qkv[base + 2u], qkv[base + 3u]);

@@ -42,6 +42,11 @@ fn head4(base: u32, gain: u32, scale: f32, i: u32, pos: u32) -> vec4<f32> {
     return rotated4(pos, i, own, normed(base, gain, scale, partner4(i)));
 }
 
+// Element i of the vectors.
+fn vector_at(i: u32) -> f32 {
+    return vectors[i / 4u][i % 4u];
+}
+
 fn plain4(i: u32) -> vec4<f32> {
     return qkv[i];
 }

@@ -1,6 +1,8 @@
 // Rotary positions. The angle of position 256 h + l is the sum of two that are tabled in f64's precision
 // (GPU sines lose 1e-2 at position 100,000): table = 256 rows for l, then one for each h, of DIMS / 2
-// (cos, sin) pairs. Element e turns with its partner: e + DIMS / 2 (NEOX) or its neighbour.
+// (cos, sin) pairs. Element e turns with its partner: e + DIMS / 2 (NEOX) or its neighbour. Where a model's q and k
+// are to be multiplied by a factor besides (YaRN, LongRoPE), the rows for h have it and those for l do not: the sum of
+// two angles is a product, in which it then stands once.
 override BINDING: u32;
 override DIMS: u32;
 override NEOX: bool;

@@ -10,6 +10,10 @@ fn four(qa: vec4<f32>, qb: vec4<f32>, a: Eight, b: Eight, c: Eight, d: Eight) ->
         dot(qa, d.a) + dot(qb, d.b));
 }
 
+fn dot8(x: Eight, y: Eight) -> f32 {
+    return dot(x.a, y.a) + dot(x.b, y.b);
+}
+
 fn capped(s: vec4<f32>) -> vec4<f32> {
     if CAP > 0.0 {
         return CAP * tanh(clamp(s / CAP, vec4<f32>(-15.0), vec4<f32>(15.0)));

@@ -1,4 +1,4 @@
-// silu(x) = x / (1 + exp(-x)).
-fn act(x: f32) -> f32 {
-    return x / (1.0 + exp(-x));
+// silu(gate) * up, silu(x) = x / (1 + exp(-x)).
+fn glu(gate: f32, up: f32) -> f32 {
+    return gate / (1.0 + exp(-gate)) * up;
 }

@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 use crate::gpu::{Buffers, Checks, DeviceOptions, Gpu, Pipelines, Program};
 use crate::graph::Graph;
-use crate::graph::reference::rope_table;
 use crate::kernel::attention::{KvShape, KvType, PAGE};
 use crate::kernel::sample::{self, PARTS, RING, SamplerState};
 use crate::kernel::{Dispatch, Resource};
@@ -138,8 +137,6 @@ impl Engine {
         progress: OnProgress<'_>,
     ) -> Result<Arc<Self>> {
         let model = Description::new(checkpoint)?;
-        let graph = model.graph(checkpoint, Head::Last)?;
-        let score = model.graph(checkpoint, Head::All)?;
         let context = options
             .context
             .unwrap_or(DEFAULT_CONTEXT.min(model.config.context))
@@ -150,6 +147,8 @@ impl Engine {
                 limit: model.config.context,
             });
         }
+        let graph = model.graph(checkpoint, Head::Last, context)?;
+        let score = model.graph(checkpoint, Head::All, context)?;
         let stride = context.div_ceil(PAGE);
         let kv = KvShape {
             dtype: options.kv,
@@ -187,7 +186,6 @@ impl Engine {
             kv,
             options.sequences,
             chunk,
-            checkpoint,
         )?;
         let slots = |plan: &Plan, buffers: &mut Buffers| {
             for (i, bytes) in plan.slots.iter().enumerate() {
@@ -289,10 +287,6 @@ impl Engine {
 }
 
 /// Buffers whose size does not depend on a plan.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the model's whole shape, used once"
-)]
 fn fixed_buffers(
     gpu: &Gpu,
     buffers: &mut Buffers,
@@ -301,7 +295,6 @@ fn fixed_buffers(
     kv: KvShape,
     sequences: usize,
     chunk: usize,
-    checkpoint: &Checkpoint,
 ) -> Result<()> {
     let c = &model.config;
     let mut add = |resource: Resource, bytes: usize| {
@@ -327,11 +320,7 @@ fn fixed_buffers(
     add(Resource::Bias, c.vocab * 4);
     add(Resource::Out, RING as usize * 4);
     for (i, rope) in graph.ropes.iter().enumerate() {
-        let factors = match &rope.factors {
-            Some(name) => Some(upload::vector(checkpoint, name, rope.dims / 2)?),
-            None => None,
-        };
-        let table = rope_table(rope, factors.as_deref(), kv.stride * PAGE);
+        let table = rope.table(kv.stride * PAGE);
         let buffer = gpu.buffer("rope", size_of_val(&table[..]) as u64);
         gpu.queue
             .write_buffer(&buffer, 0, bytemuck::cast_slice(&table));

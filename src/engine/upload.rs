@@ -10,7 +10,6 @@ use crate::graph::{Graph, WeightSpec};
 use crate::kernel::Resource;
 use crate::plan::{self, Part};
 use crate::quant::{self, Format, Layout};
-use crate::tensor::TensorInfo;
 
 use super::OnProgress;
 
@@ -25,12 +24,11 @@ pub(super) fn weights(
     progress: OnProgress<'_>,
 ) -> Result<Buffers> {
     let mut buffers = Buffers::new();
-    let total: u64 = graph
-        .weights
-        .iter()
-        .filter_map(|w| checkpoint.tensor(&w.name))
-        .map(|t| t.bytes)
-        .sum();
+    let bytes = |w: &WeightSpec| {
+        let row = Format::of(w.dtype).row_bytes(w.cols).unwrap_or(0);
+        (w.rows * row) as u64
+    };
+    let total = graph.weights.iter().map(bytes).sum();
     let mut done = 0;
     let mut pending = 0;
     for (id, spec) in graph.weights.iter().enumerate() {
@@ -40,16 +38,23 @@ pub(super) fn weights(
             gpu.check()?;
             buffers.insert(Resource::Weight(id, index), buffer);
         }
-        if let Some(info) = checkpoint.tensor(&spec.name) {
-            done += info.bytes;
-            checkpoint.release(info);
-        }
+        done += bytes(spec);
         progress(done, total);
     }
     let len = graph.vectors.last().map_or(0, |v| v.first + v.len);
     let mut vectors = vec![0f32; len.max(4)];
     for v in &graph.vectors {
-        vectors[v.first..v.first + v.len].copy_from_slice(&vector(checkpoint, &v.name, v.len)?);
+        let values = vector(checkpoint, &v.name)?;
+        let Some(part) = values.get(v.from..v.from + v.len) else {
+            return Err(Error::Shape {
+                tensor: v.name.clone(),
+                want: vec![v.from + v.len],
+                got: vec![values.len()],
+            });
+        };
+        for (to, value) in vectors[v.first..].iter_mut().zip(part) {
+            *to = value * v.scale;
+        }
     }
     let buffer = gpu.buffer("vectors", 4 * vectors.len() as u64);
     gpu.queue
@@ -59,19 +64,10 @@ pub(super) fn weights(
     Ok(buffers)
 }
 
-/// A vector of `len` elements in f32.
-pub(super) fn vector(checkpoint: &Checkpoint, name: &str, len: usize) -> Result<Vec<f32>> {
+/// All elements of a vector in f32.
+fn vector(checkpoint: &Checkpoint, name: &str) -> Result<Vec<f32>> {
     let info = checkpoint.need(name)?;
-    if info.elements() != len {
-        return Err(Error::Shape {
-            tensor: name.into(),
-            want: vec![len],
-            got: info.shape.clone(),
-        });
-    }
-    let mut values = vec![0f32; len];
-    (Format::of(info.dtype).dequantize)(&checkpoint.data(info)?, &mut values);
-    Ok(values)
+    quant::dequantize(info.dtype, &checkpoint.data(info)?)
 }
 
 fn upload_part(
@@ -83,23 +79,17 @@ fn upload_part(
     pending: &mut usize,
 ) -> Result<()> {
     let info = checkpoint.need(&spec.name)?;
-    let data = checkpoint.data(info)?;
-    let row = data.len() / spec.rows;
+    let row = Format::of(spec.dtype).row_bytes(spec.cols)?;
     // A multiple of 64 rows keeps every plane's piece on whole words.
     let step = (STAGE / row.max(1)).max(64) / 64 * 64;
     let planes = Format::of(spec.dtype).planes;
     for first in (0..part.rows).step_by(step) {
         let rows = step.min(part.rows - first);
-        let from = (part.first + first) * row;
+        let from = spec.first + part.first + first;
+        let data = checkpoint.rows(info, from..from + rows)?;
         let layout = Layout::new(spec.dtype, rows, spec.cols);
         let mut packed = vec![0u8; layout.bytes];
-        quant::repack_rows(
-            spec.dtype,
-            &data[from..from + rows * row],
-            rows,
-            spec.cols,
-            &mut packed,
-        )?;
+        quant::repack_rows(spec.dtype, &data, rows, spec.cols, &mut packed)?;
         for (i, plane) in planes.iter().enumerate() {
             let bytes = rows * spec.cols / plane.per * plane.bytes;
             let at = part.layout.offsets[i] + first * spec.cols / plane.per * plane.bytes;
@@ -109,11 +99,8 @@ fn upload_part(
             gpu.queue.write_buffer(buffer, at as u64, piece);
         }
         // A file's pages leave memory piece by piece: an embedding may be most of the file.
-        checkpoint.release(&TensorInfo {
-            offset: info.offset.saturating_add(from as u64),
-            bytes: (rows * row) as u64,
-            ..info.clone()
-        });
+        drop(data);
+        checkpoint.release(info, from..from + rows);
         *pending += packed.len();
         if *pending >= 4 * STAGE {
             flush(gpu, pending)?;

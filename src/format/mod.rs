@@ -206,11 +206,17 @@ impl Checkpoint {
         source.bytes(from_start(start)..from_start(end))
     }
 
-    /// Says that a tensor's bytes will not be read again soon: they are on the GPU now, and their
+    /// Says that some rows of a tensor will not be read again soon: they are on the GPU now, and their
     /// pages may leave memory.
-    pub fn release(&self, tensor: &TensorInfo) {
+    pub fn release(&self, tensor: &TensorInfo, rows: Range<usize>) {
+        let row = tensor.bytes / tensor.rows_cols().0.max(1) as u64;
+        let at = |row_no: usize| {
+            tensor
+                .offset
+                .saturating_add(row.saturating_mul(row_no as u64))
+        };
         if let Some(source) = self.files.get(tensor.file) {
-            source.release(tensor.offset..tensor.offset.saturating_add(tensor.bytes));
+            source.release(at(rows.start)..at(rows.end));
         }
     }
 }

@@ -7,6 +7,11 @@
 use crate::tensor::DType;
 
 pub mod reference;
+mod rope;
+
+pub use rope::{
+    RopeSpec, Scaling, dynamic_base, llama3_divisors, longrope_amplitude, yarn_amplitude,
+};
 
 /// A value: the index of the node that makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,43 +25,38 @@ pub struct WeightId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VectorId(pub usize);
 
-/// A matrix `[rows N, cols K]` of the checkpoint, kept in its own format.
+/// A matrix `[rows N, cols K]` of the checkpoint, kept in its own format: a whole tensor or some of its
+/// rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightSpec {
-    /// The checkpoint's name for it.
+    /// The checkpoint's name for the tensor.
     pub name: String,
     /// Element type.
     pub dtype: DType,
+    /// The first of its rows.
+    pub first: usize,
+    /// Rows that are used together (an expert's): a part of the matrix has whole ones of them.
+    pub group: usize,
     /// Outputs, N.
     pub rows: usize,
     /// Inputs, K.
     pub cols: usize,
 }
 
-/// A vector of the checkpoint (norm gains, biases), kept in f32.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A vector of the checkpoint (norm gains, biases), kept in f32: a whole tensor or some of its
+/// elements.
+#[derive(Clone, Debug, PartialEq)]
 pub struct VectorSpec {
-    /// The checkpoint's name for it.
+    /// The checkpoint's name for the tensor.
     pub name: String,
+    /// The first of its elements.
+    pub from: usize,
+    /// Factor that it is multiplied by.
+    pub scale: f32,
     /// Elements.
     pub len: usize,
     /// Where it starts among all vectors, in elements; a multiple of 4.
     pub first: usize,
-}
-
-/// Rotary positions: which angles, over which elements.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeSpec {
-    /// Elements of a head that turn; the rest stay.
-    pub dims: usize,
-    /// Base of the geometric series of wavelengths.
-    pub base: f64,
-    /// Positions are divided by this (linear scaling).
-    pub scale: f64,
-    /// Pairs are (e, e + dims / 2) rather than neighbours.
-    pub neox: bool,
-    /// A tensor of dims / 2 divisors of the frequencies (llama3 scaling).
-    pub factors: Option<String>,
 }
 
 /// Activations of gated feed-forward blocks.
@@ -66,12 +66,31 @@ pub enum Act {
     Silu,
     /// GELU in its tanh form.
     GeluTanh,
+    /// gpt-oss's: x · sigmoid(1.702 x) of x clamped to at most 7, times one more than the other half,
+    /// which is clamped to ±7.
+    SiluClamped,
+}
+
+/// A factor of the scores of the token at position p: 1 + beta · ln(1 + floor(p / original)).
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Sharpen {
+    /// How fast it grows.
+    pub beta: f32,
+    /// Positions before it begins: the context the model was first trained for.
+    pub original: u32,
+}
+
+impl Sharpen {
+    /// The factor at position `pos`.
+    pub fn factor(&self, pos: u32) -> f64 {
+        1.0 + f64::from(self.beta) * f64::from(pos / self.original.max(1)).ln_1p()
+    }
 }
 
 /// Attention of this step's tokens over their sequences' cached positions and each other.
 ///
 /// It norms (where gains are given) and rotates q and k, appends k and v to the layer's cache, and
-/// attends causally: softmax(scale · q·k, capped, within the window) · v.
+/// attends: softmax(scale · q·k, capped, within the window) · v.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// Queries `[T, heads · head_dim]`.
@@ -90,16 +109,55 @@ pub struct Attention {
     pub head_dim: usize,
     /// Factor of the scores.
     pub scale: f32,
-    /// Positions seen back, with the token's own; all when `None`.
+    /// Scores of late tokens grow by this.
+    pub sharpen: Option<Sharpen>,
+    /// Each token sees those before it and itself. Where not, all tokens of a step see one another,
+    /// as in an encoder: then a step is a whole text, and what the cache held before is not seen.
+    pub causal: bool,
+    /// Positions seen back, with the token's own (and, where not causal, as many forth); all when
+    /// `None`.
     pub window: Option<u32>,
     /// Scores go through cap · tanh(score / cap).
     pub softcap: Option<f32>,
-    /// Index into [`Graph::ropes`].
-    pub rope: usize,
+    /// Sinks `[heads]`: a score for each query head that joins the softmax and has no value.
+    pub sinks: Option<VectorId>,
+    /// Index into [`Graph::ropes`]; q and k are not rotated when `None`.
+    pub rope: Option<usize>,
     /// RMSNorm gains `[head_dim]` of q and of k.
     pub qk_norm: Option<(VectorId, VectorId)>,
     /// Epsilon of those norms.
     pub eps: f32,
+}
+
+/// A mixture of experts: each token goes through the `used` experts with the highest scores, and what
+/// they make of it is summed by the softmax of those scores.
+///
+/// An expert is down(act(gate x + bias) · (up x + bias)) + bias. Matrices of all experts stand one after
+/// the other: rows e·ffn to (e + 1)·ffn of `gate` are expert e's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experts {
+    /// Input `[T, D]`.
+    pub x: NodeId,
+    /// Scores of the experts `[T, count]`.
+    pub scores: NodeId,
+    /// Experts.
+    pub count: usize,
+    /// Experts of a token.
+    pub used: usize,
+    /// Width of an expert.
+    pub ffn: usize,
+    /// `[count · ffn, D]`.
+    pub gate: WeightId,
+    /// `[count · ffn, D]`.
+    pub up: WeightId,
+    /// `[count · D, ffn]`.
+    pub down: WeightId,
+    /// Biases of the three, one expert's after the other's.
+    pub biases: [Option<VectorId>; 3],
+    /// Activation.
+    pub act: Act,
+    /// The softmax is over the chosen experts, rather than over all.
+    pub renormalise: bool,
 }
 
 /// One operation.
@@ -141,6 +199,8 @@ pub enum Op {
         /// Activation.
         act: Act,
     },
+    /// See [`Experts`]: `[T, D]`.
+    Experts(Box<Experts>),
     /// a + b.
     Add {
         /// The residual stream, as a rule.
@@ -226,22 +286,31 @@ impl Graph {
 
     /// Names a matrix; naming it again gives the same id.
     pub fn weight(&mut self, spec: WeightSpec) -> WeightId {
-        let known = self.weights.iter().position(|w| w.name == spec.name);
+        let known = self.weights.iter().position(|w| *w == spec);
         WeightId(known.unwrap_or_else(|| {
             self.weights.push(spec);
             self.weights.len() - 1
         }))
     }
 
-    /// Names a vector; naming it again gives the same id.
-    pub fn vector(&mut self, name: String, len: usize) -> VectorId {
-        let known = self.vectors.iter().position(|v| v.name == name);
+    /// Names a vector: `len` elements of a tensor from `from` on, times `scale`. Naming it again gives
+    /// the same id.
+    pub fn vector(&mut self, name: String, from: usize, len: usize, scale: f32) -> VectorId {
+        let first = self
+            .vectors
+            .last()
+            .map_or(0, |v| (v.first + v.len).next_multiple_of(4));
+        let spec = VectorSpec {
+            name,
+            from,
+            scale,
+            len,
+            first,
+        };
+        let same = |v: &VectorSpec| VectorSpec { first, ..v.clone() } == spec;
+        let known = self.vectors.iter().position(same);
         VectorId(known.unwrap_or_else(|| {
-            let first = self
-                .vectors
-                .last()
-                .map_or(0, |v| (v.first + v.len).next_multiple_of(4));
-            self.vectors.push(VectorSpec { name, len, first });
+            self.vectors.push(spec);
             self.vectors.len() - 1
         }))
     }
@@ -269,15 +338,23 @@ impl Graph {
 
     /// [`Op::Linear`], called after its weight.
     pub fn linear(&mut self, x: NodeId, w: WeightId, bias: Option<VectorId>) -> NodeId {
-        let spec = &self.weights[w.0];
-        let (cols, label) = (spec.rows, spec.name.clone());
-        let single = self.node(x).single;
-        let label = label.trim_end_matches(".weight").to_string();
+        let label = self.weights[w.0].name.clone();
+        self.linear_as(x, w, bias, label.trim_end_matches(".weight"))
+    }
+
+    /// [`Op::Linear`] with a name of its own.
+    pub fn linear_as(
+        &mut self,
+        x: NodeId,
+        w: WeightId,
+        bias: Option<VectorId>,
+        label: &str,
+    ) -> NodeId {
         self.nodes.push(Node {
             op: Op::Linear { x, w, bias },
-            cols,
-            single,
-            label,
+            cols: self.weights[w.0].rows,
+            single: self.node(x).single,
+            label: label.into(),
         });
         self.output()
     }
@@ -293,6 +370,12 @@ impl Graph {
     pub fn glu(&mut self, gate: NodeId, up: NodeId, act: Act) -> NodeId {
         let (cols, single) = self.shape(gate);
         self.push(Op::Glu { gate, up, act }, cols, single, "glu")
+    }
+
+    /// [`Op::Experts`].
+    pub fn experts(&mut self, experts: Experts) -> NodeId {
+        let (cols, single) = self.shape(experts.x);
+        self.push(Op::Experts(Box::new(experts)), cols, single, "experts")
     }
 
     /// [`Op::Add`].
@@ -343,6 +426,7 @@ pub fn inputs(op: &Op) -> Vec<NodeId> {
         | Op::LastRow { x } => vec![*x],
         Op::Attention(a) => vec![a.q, a.k, a.v],
         Op::Glu { gate, up, .. } => vec![*gate, *up],
+        Op::Experts(e) => vec![e.x, e.scores],
         Op::Add { a, b } => vec![*a, *b],
     }
 }

@@ -1,6 +1,6 @@
 //! The operations in plain Rust and f64: the oracle that every kernel is held to.
 
-use super::{Act, Attention, Graph, Op, RopeSpec};
+use super::{Act, Attention, Graph, Op};
 
 /// y`[T, N]` = x`[T, K]` · w`[N, K]`ᵀ.
 pub fn linear(x: &[f64], w: &[f32], k: usize) -> Vec<f64> {
@@ -23,15 +23,32 @@ pub fn rms_norm(x: &[f64], gain: &[f32], eps: f64) -> Vec<f64> {
         .collect()
 }
 
-/// The activation at x.
-pub fn act(act: Act, x: f64) -> f64 {
+/// A gated unit: the activation of `gate`, times `up`.
+pub fn glu(act: Act, gate: f64, up: f64) -> f64 {
     match act {
-        Act::Silu => x / (1.0 + (-x).exp()),
+        Act::Silu => gate / (1.0 + (-gate).exp()) * up,
         Act::GeluTanh => {
-            let t = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-            0.5 * x * (1.0 + t.tanh())
+            let t = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044_715 * gate.powi(3));
+            0.5 * gate * (1.0 + t.tanh()) * up
+        }
+        Act::SiluClamped => {
+            let (gate, up) = (gate.min(7.0), up.clamp(-7.0, 7.0));
+            gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0)
         }
     }
+}
+
+/// The `used` experts with the highest scores and their weights, best first; of equals, the earlier.
+pub fn route(scores: &[f64], used: usize, renormalise: bool) -> Vec<(usize, f64)> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+    let top = scores[order[0]];
+    let all: f64 = scores.iter().map(|s| (s - top).exp()).sum();
+    order.truncate(used);
+    let chosen: f64 = order.iter().map(|e| (scores[*e] - top).exp()).sum();
+    let total = if renormalise { chosen } else { all };
+    let weight = |e: usize| (e, (scores[e] - top).exp() / total);
+    order.into_iter().map(weight).collect()
 }
 
 /// cap · tanh(x / cap).
@@ -39,53 +56,46 @@ pub fn softcap(x: f64, cap: f64) -> f64 {
     cap * (x / cap).tanh()
 }
 
-/// Angular frequencies of a rotary table, dims / 2 of them, radians a position.
-pub fn frequencies(rope: &RopeSpec, factors: Option<&[f32]>) -> Vec<f64> {
-    (0..rope.dims / 2)
-        .map(|i| {
-            let factor = factors
-                .and_then(|f| f.get(i))
-                .map_or(1.0, |f| f64::from(*f));
-            rope.base.powf(-2.0 * i as f64 / rope.dims as f64) / rope.scale / factor
-        })
-        .collect()
-}
-
-/// Turns one head in place to position `pos`.
-pub fn rotate(head: &mut [f64], rope: &RopeSpec, frequencies: &[f64], pos: u32) {
-    for (i, f) in frequencies.iter().enumerate() {
-        let (sin, cos) = (f64::from(pos) * f).sin_cos();
-        let (a, b) = if rope.neox {
-            (i, i + rope.dims / 2)
-        } else {
-            (2 * i, 2 * i + 1)
-        };
-        (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[b] * cos + head[a] * sin);
-    }
-}
-
 /// Attention of one token at `pos` with normed and rotated query heads `q` `[heads, head_dim]` over
-/// `keys` and `values` [positions 0 ..= pos, kv_heads, head_dim].
-pub fn attend(a: &Attention, q: &[f64], keys: &[f64], values: &[f64], pos: u32) -> Vec<f64> {
+/// `keys` and `values` [positions 0 .. n, kv_heads, head_dim], of which a causal one sees those up to
+/// its own; `sinks` has one score for each head.
+pub fn attend(
+    a: &Attention,
+    sinks: Option<&[f32]>,
+    q: &[f64],
+    keys: &[f64],
+    values: &[f64],
+    pos: u32,
+) -> Vec<f64> {
     let (hd, kv) = (a.head_dim, a.kv_heads);
-    let first = a.window.map_or(0, |w| (pos + 1).saturating_sub(w));
+    let window = a.window.unwrap_or(u32::MAX);
+    let first = (pos + 1).saturating_sub(window);
+    let last = if a.causal {
+        pos
+    } else {
+        let last = (keys.len() / (kv * hd)) as u32 - 1;
+        last.min(pos.saturating_add(window - 1))
+    };
+    let scale = f64::from(a.scale) * a.sharpen.map_or(1.0, |s| s.factor(pos));
     let mut out = vec![0.0; a.heads * hd];
     for h in 0..a.heads {
         let kv_head = h / (a.heads / kv);
         let query = &q[h * hd..][..hd];
         let at = |p: u32| (p as usize * kv + kv_head) * hd;
-        let scores: Vec<f64> = (first..=pos)
+        let scores: Vec<f64> = (first..=last)
             .map(|p| {
                 let key = &keys[at(p)..][..hd];
                 let dot: f64 = query.iter().zip(key).map(|(a, b)| a * b).sum();
-                let score = dot * f64::from(a.scale);
+                let score = dot * scale;
                 a.softcap
                     .map_or(score, |cap| softcap(score, f64::from(cap)))
             })
             .collect();
-        let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sink = sinks.map_or(f64::NEG_INFINITY, |s| f64::from(s[h]));
+        let top = scores.iter().copied().fold(sink, f64::max);
         let total: f64 = scores.iter().map(|s| (s - top).exp()).sum();
-        for (p, score) in (first..=pos).zip(&scores) {
+        let total = total + (sink - top).exp();
+        for (p, score) in (first..=last).zip(&scores) {
             let weight = (score - top).exp() / total;
             for (o, v) in out[h * hd..][..hd].iter_mut().zip(&values[at(p)..][..hd]) {
                 *o += weight * v;
@@ -93,20 +103,6 @@ pub fn attend(a: &Attention, q: &[f64], keys: &[f64], values: &[f64], pos: u32) 
         }
     }
     out
-}
-
-/// (cos, sin) of 0 to 255 steps, then of each whole 256: see `shaders/lib/rope.wgsl`.
-pub fn rope_table(rope: &RopeSpec, factors: Option<&[f32]>, positions: usize) -> Vec<[f32; 2]> {
-    let frequencies = frequencies(rope, factors);
-    let steps = (0..256).chain((0..positions.div_ceil(256)).map(|h| h * 256));
-    steps
-        .flat_map(|pos| {
-            frequencies.iter().map(move |f| {
-                let (sin, cos) = (pos as f64 * f).sin_cos();
-                [cos as f32, sin as f32]
-            })
-        })
-        .collect()
 }
 
 /// What [`evaluate`] looks weights up in.
@@ -119,8 +115,15 @@ pub trait Weights {
 pub fn evaluate(graph: &Graph, weights: &dyn Weights, tokens: &[u32]) -> Vec<f64> {
     let t = tokens.len();
     let mut values: Vec<Vec<f64>> = Vec::new();
-    let matrix = |w: &super::WeightId| weights.floats(&graph.weights[w.0].name);
-    let vector = |v: &super::VectorId| weights.floats(&graph.vectors[v.0].name);
+    let matrix = |w: &super::WeightId| {
+        let w = &graph.weights[w.0];
+        weights.floats(&w.name)[w.first * w.cols..][..w.rows * w.cols].to_vec()
+    };
+    let vector = |v: &super::VectorId| -> Vec<f32> {
+        let v = &graph.vectors[v.0];
+        let part = &weights.floats(&v.name)[v.from..][..v.len];
+        part.iter().map(|x| x * v.scale).collect()
+    };
     for node in &graph.nodes {
         let of = |id: &super::NodeId| values[id.0].as_slice();
         let value = match &node.op {
@@ -143,9 +146,11 @@ pub fn evaluate(graph: &Graph, weights: &dyn Weights, tokens: &[u32]) -> Vec<f64
                 y
             }
             Op::Attention(a) => {
-                let rope = &graph.ropes[a.rope];
-                let factors = rope.factors.as_ref().map(|name| weights.floats(name));
-                let frequencies = frequencies(rope, factors.as_deref());
+                let rope = a.rope.map(|i| {
+                    let rope = &graph.ropes[i];
+                    (rope, rope.frequencies())
+                });
+                let sinks = a.sinks.as_ref().map(vector);
                 let ready = |x: &[f64], gain: Option<&super::VectorId>| -> Vec<f64> {
                     let mut x = match gain {
                         Some(gain) => rms_norm(x, &vector(gain), f64::from(a.eps)),
@@ -153,20 +158,55 @@ pub fn evaluate(graph: &Graph, weights: &dyn Weights, tokens: &[u32]) -> Vec<f64
                     };
                     let heads = x.len() / t / a.head_dim;
                     for (i, head) in x.chunks_exact_mut(a.head_dim).enumerate() {
-                        rotate(head, rope, &frequencies, (i / heads) as u32);
+                        if let Some((rope, frequencies)) = &rope {
+                            rope.rotate(head, frequencies, (i / heads) as u32);
+                        }
                     }
                     x
                 };
                 let q = ready(of(&a.q), a.qk_norm.as_ref().map(|(q, _)| q));
                 let k = ready(of(&a.k), a.qk_norm.as_ref().map(|(_, k)| k));
                 let width = a.heads * a.head_dim;
-                let row =
-                    |pos: usize| attend(a, &q[pos * width..][..width], &k, of(&a.v), pos as u32);
+                let row = |pos: usize| {
+                    let q = &q[pos * width..][..width];
+                    attend(a, sinks.as_deref(), q, &k, of(&a.v), pos as u32)
+                };
                 (0..t).flat_map(row).collect()
             }
-            Op::Glu { gate, up, act: f } => {
+            Op::Glu { gate, up, act } => {
                 let pairs = of(gate).iter().zip(of(up));
-                pairs.map(|(g, u)| act(*f, *g) * u).collect()
+                pairs.map(|(g, u)| glu(*act, *g, *u)).collect()
+            }
+            Op::Experts(e) => {
+                let [gate, up, down] = [&e.gate, &e.up, &e.down].map(matrix);
+                let biases = e.biases.map(|b| b.map(|b| vector(&b)));
+                // Some rows of a matrix with their biases.
+                let part = |x: &[f64], w: &[f32], i: usize, rows: usize, expert: usize| {
+                    let k = x.len();
+                    let mut y = linear(x, &w[expert * rows * k..][..rows * k], k);
+                    if let Some(bias) = &biases[i] {
+                        let bias = &bias[expert * rows..][..rows];
+                        y.iter_mut()
+                            .zip(bias)
+                            .for_each(|(y, b)| *y += f64::from(*b));
+                    }
+                    y
+                };
+                let rows = of(&e.x).chunks_exact(node.cols);
+                rows.zip(of(&e.scores).chunks_exact(e.count))
+                    .flat_map(|(x, scores)| {
+                        let mut sum = vec![0.0; node.cols];
+                        for (expert, weight) in route(scores, e.used, e.renormalise) {
+                            let g = part(x, &gate, 0, e.ffn, expert);
+                            let u = part(x, &up, 1, e.ffn, expert);
+                            let pairs = g.iter().zip(&u);
+                            let h: Vec<f64> = pairs.map(|(g, u)| glu(e.act, *g, *u)).collect();
+                            let y = part(&h, &down, 2, node.cols, expert);
+                            sum.iter_mut().zip(y).for_each(|(s, y)| *s += weight * y);
+                        }
+                        sum
+                    })
+                    .collect()
             }
             Op::Add { a, b } => of(a).iter().zip(of(b)).map(|(a, b)| a + b).collect(),
             Op::Softcap { x, cap } => {

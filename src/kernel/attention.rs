@@ -8,7 +8,15 @@ use crate::shader::Const;
 /// One token a sequence, with norm, rotation and append.
 pub const DECODE: Kernel = kernel!(
     "attention_decode",
-    ["q_gain", "k_gain", "eps", "page_stride", "values", "scale"]
+    [
+        "q_gain",
+        "k_gain",
+        "sinks",
+        "eps",
+        "page_stride",
+        "values",
+        "scale"
+    ]
 );
 
 /// Joins the parts of [`DECODE`].
@@ -17,7 +25,7 @@ pub const COMBINE: Kernel = kernel!("attention_combine", ["heads", "hd4"]);
 /// A chunk of a prompt.
 pub const PROMPT: Kernel = kernel!(
     "attention_prompt",
-    ["tokens", "page_stride", "values", "scale"]
+    ["tokens", "sinks", "page_stride", "values", "scale"]
 );
 
 /// Norm, rotation and append for a chunk of a prompt.
@@ -29,13 +37,29 @@ pub const ROPE_APPEND: Kernel = kernel!(
 /// [`DECODE`] by the lanes of a software driver.
 pub const DECODE_LANES: Kernel = kernel!(
     "attention_decode_lanes",
-    ["q_gain", "k_gain", "eps", "page_stride", "values", "scale"]
+    [
+        "q_gain",
+        "k_gain",
+        "sinks",
+        "eps",
+        "page_stride",
+        "values",
+        "scale"
+    ]
 );
 
 /// [`PROMPT`] by the lanes of a software driver, with q's norm and rotation.
 pub const PROMPT_LANES: Kernel = kernel!(
     "attention_prompt_lanes",
-    ["q_gain", "eps", "tokens", "page_stride", "values", "scale"]
+    [
+        "q_gain",
+        "sinks",
+        "eps",
+        "tokens",
+        "page_stride",
+        "values",
+        "scale"
+    ]
 );
 
 /// k's norm and rotation, and append, by the lanes of a software driver.
@@ -92,15 +116,6 @@ impl KvShape {
     }
 }
 
-/// Places of the gains of q and k among the vectors, in elements.
-#[derive(Clone, Copy, Debug)]
-pub struct Gains {
-    /// Of q.
-    pub q: usize,
-    /// Of k.
-    pub k: usize,
-}
-
 /// Everything that a layer's attention kernels are made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
@@ -108,10 +123,10 @@ pub struct Site<'a> {
     pub a: &'a Attention,
     /// The cache.
     pub kv: KvShape,
-    /// Elements of a head that turn, and whether their pairs are NeoX's.
-    pub rope: (usize, bool),
-    /// Gains of the norms of q and k, where there are any.
-    pub gains: Gains,
+    /// Elements of a head that turn, and whether their pairs are NeoX's; `None` where nothing turns.
+    pub rope: Option<(usize, bool)>,
+    /// Places among the vectors, in elements: of the gains of q and of k, and of the sinks.
+    pub vectors: [usize; 3],
 }
 
 impl Site<'_> {
@@ -120,9 +135,9 @@ impl Site<'_> {
         let lanes = caps.software_lanes()?;
         let hd = self.a.head_dim as u32;
         // What a prompt's workgroup keeps: eight tokens' queries and sums, 4 bytes an element.
-        let kept =
-            8 * 4 * ((hd / 4).next_multiple_of(lanes) * 4 + (hd / 8).next_multiple_of(lanes) * 8);
-        let fits = hd.is_multiple_of(8) && self.rope.0.is_multiple_of(8);
+        let kept = 2 * 8 * 4 * 8 * (hd / 8).next_multiple_of(lanes);
+        let dims = self.rope.map_or(0, |(dims, _)| dims);
+        let fits = hd.is_multiple_of(8) && dims.is_multiple_of(8);
         (fits && kept <= caps.workgroup_memory).then_some(lanes)
     }
 
@@ -148,7 +163,6 @@ impl Site<'_> {
         let access = if lanes { Access::Read } else { Access::Write };
         let qkv = d.bind(qkv, access);
         let vectors = d.bind(Resource::Vectors, Access::Read);
-        let table = d.bind(Resource::Rope(self.a.rope), Access::Read);
         let mut head = vec![
             ("HD", u(self.a.head_dim)),
             ("NORM", Const::B(self.a.qk_norm.is_some())),
@@ -158,25 +172,40 @@ impl Site<'_> {
         if !lanes {
             head.push(("WG", Const::U(team.wg)));
         }
-        let (dims, neox) = self.rope;
-        let rope = vec![
-            ("BINDING", table),
-            ("DIMS", u(dims)),
-            ("NEOX", Const::B(neox)),
-        ];
         let [head_file, rope_file] = if lanes {
             ["lib/head_lanes", "lib/rope_lanes"]
         } else {
             ["lib/head", "lib/rope"]
         };
         d.module("head", head_file, head);
-        d.module("rope", rope_file, rope);
+        if let (Some(table), Some((dims, neox))) = (self.a.rope, self.rope) {
+            let table = d.bind(Resource::Rope(table), Access::Read);
+            let rope = vec![
+                ("BINDING", table),
+                ("DIMS", u(dims)),
+                ("NEOX", Const::B(neox)),
+            ];
+            d.module("rope", rope_file, rope);
+        } else {
+            d.module("rope", "lib/rope_none", vec![]);
+        }
     }
 
-    /// Sets what every kernel that makes scores is told: heads, window, cap.
+    /// Says how the queries' scores grow with their position.
+    fn set_sharpen(&self, d: &mut Dispatch) {
+        let (beta, original) = self.a.sharpen.map_or((0.0, 1), |s| (s.beta, s.original));
+        let consts = vec![
+            ("BETA", Const::F(beta)),
+            ("ORIGINAL", Const::U(original.max(1))),
+        ];
+        d.module("sharpen", "lib/sharpen", consts);
+    }
+
+    /// Sets what every kernel that makes scores is told: heads, window, sinks, cap.
     fn set_scores(&self, d: &mut Dispatch, lanes: bool) {
         d.set("H", u(self.a.heads));
         d.set("WINDOW", Const::U(self.a.window.unwrap_or(0)));
+        d.set("SINKS", Const::B(self.a.sinks.is_some()));
         let cap = Const::F(self.a.softcap.unwrap_or(0.0));
         if lanes {
             d.module("scores", "lib/scores_lanes", vec![("CAP", cap)]);
@@ -193,7 +222,13 @@ impl Site<'_> {
     /// Places of the gains: in elements, or where `lanes`, in vectors of four.
     fn gains(&self, lanes: bool) -> [Const; 2] {
         let unit = if lanes { 4 } else { 1 };
-        [u(self.gains.q / unit), u(self.gains.k / unit)]
+        let [q, k, _] = self.vectors;
+        [u(q / unit), u(k / unit)]
+    }
+
+    /// Place of the sinks, in elements.
+    fn sinks(&self) -> Const {
+        u(self.vectors[2])
     }
 }
 
@@ -265,10 +300,12 @@ pub fn decode(
     d.set("SPLIT", u(split(caps)));
     d.set("SPLITS", u(splits));
     site.set_scores(&mut d, lanes.is_some());
+    site.set_sharpen(&mut d);
     let [q_gain, k_gain] = site.gains(lanes.is_some());
     d.params = vec![
         q_gain,
         k_gain,
+        site.sinks(),
         Const::F(a.eps),
         u(site.kv.stride),
         site.values(),
@@ -322,6 +359,7 @@ pub fn prompt(
         site.bind_head(&mut first, qkv, team, false);
         site.bind_cache(&mut first, false);
         first.set("H", u(a.heads));
+        site.set_sharpen(&mut first);
         first.params = vec![q_gain, k_gain, eps, stride, values];
         first.grid[0] = (a.heads + 2 * a.kv_heads) as u32;
         first.along_tokens(1, tokens, 1);
@@ -329,9 +367,11 @@ pub fn prompt(
         let mut d = Dispatch::new(&PROMPT, label);
         d.bind(qkv, Access::Read);
         d.bind(y, Access::Write);
+        d.bind(Resource::Vectors, Access::Read);
         site.bind_cache(&mut d, false);
         site.set_scores(&mut d, false);
-        d.params = vec![u(tokens), stride, values, Const::F(a.scale)];
+        d.set("CAUSAL", Const::B(a.causal));
+        d.params = vec![u(tokens), site.sinks(), stride, values, Const::F(a.scale)];
         d.grid[0] = a.heads as u32;
         d.along_tokens(1, tokens, 32);
         return [first, d];
@@ -352,7 +392,17 @@ pub fn prompt(
     site.bind_head(&mut d, qkv, team, true);
     site.bind_cache(&mut d, true);
     site.set_scores(&mut d, true);
-    d.params = vec![q_gain, eps, u(tokens), stride, values, Const::F(a.scale)];
+    site.set_sharpen(&mut d);
+    d.set("CAUSAL", Const::B(a.causal));
+    d.params = vec![
+        q_gain,
+        site.sinks(),
+        eps,
+        u(tokens),
+        stride,
+        values,
+        Const::F(a.scale),
+    ];
     d.grid[0] = a.heads as u32;
     d.along_tokens(1, tokens, 8);
     [first, d]

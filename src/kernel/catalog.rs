@@ -1,10 +1,10 @@
 //! Every variant we ship, as launches: what the tests and the benches walk.
 
-use super::attention::{self, Gains, KvShape, KvType, Site};
+use super::attention::{self, KvShape, KvType, Site};
 use super::linear::{self, Columns, Input, Inputs, Output, Weight};
 use super::{Dispatch, Resource, pointwise, sample};
 use crate::caps::{Caps, Precision};
-use crate::graph::{Act, Attention, NodeId};
+use crate::graph::{Act, Attention, NodeId, Sharpen, VectorId};
 use crate::quant::{FORMATS, Layout};
 use crate::tensor::DType;
 
@@ -36,6 +36,163 @@ impl Default for Sizes {
 /// model.
 pub const COLS: usize = 2048;
 
+/// What an attention is like.
+struct Shape {
+    /// Query heads, key heads, elements of a head.
+    heads: [usize; 3],
+    /// Elements that turn, and whether their pairs are NeoX's.
+    rope: Option<(usize, bool)>,
+    norm: bool,
+    window: Option<u32>,
+    softcap: Option<f32>,
+    sharpen: Option<Sharpen>,
+    sinks: bool,
+    causal: bool,
+    dtype: KvType,
+    context: usize,
+}
+
+/// The plain one, which the others differ from.
+const PLAIN: Shape = Shape {
+    heads: [9, 3, 64],
+    rope: Some((64, false)),
+    norm: false,
+    window: None,
+    softcap: None,
+    sharpen: None,
+    sinks: false,
+    causal: true,
+    dtype: KvType::F16,
+    context: 1024,
+};
+
+/// Every kind of head, of what is done to scores, and of cache, in contexts of one part and of many.
+const ATTENTIONS: &[Shape] = &[
+    PLAIN,
+    Shape {
+        heads: [4, 1, 256],
+        rope: Some((256, true)),
+        norm: true,
+        window: Some(512),
+        context: 4096,
+        ..PLAIN
+    },
+    Shape {
+        heads: [4, 1, 256],
+        rope: Some((256, true)),
+        norm: true,
+        context: 32768,
+        ..PLAIN
+    },
+    Shape {
+        heads: [3, 3, 128],
+        rope: Some((128, true)),
+        window: Some(40),
+        softcap: Some(50.0),
+        dtype: KvType::F32,
+        ..PLAIN
+    },
+    Shape {
+        heads: [8, 2, 80],
+        rope: Some((32, true)),
+        context: 8192,
+        ..PLAIN
+    },
+    Shape {
+        heads: [2, 1, 96],
+        rope: Some((48, false)),
+        norm: true,
+        softcap: Some(20.0),
+        dtype: KvType::F32,
+        context: 512,
+        ..PLAIN
+    },
+    // Fewer elements turn than two vectors have: no kernel of lanes.
+    Shape {
+        heads: [4, 2, 80],
+        rope: Some((20, true)),
+        ..PLAIN
+    },
+    // Three quarters of a head turn.
+    Shape {
+        heads: [6, 2, 128],
+        rope: Some((96, true)),
+        sharpen: Some(Sharpen {
+            beta: 0.3,
+            original: 24,
+        }),
+        context: 8192,
+        ..PLAIN
+    },
+    // Sinks, in one part with a window and in many without.
+    Shape {
+        heads: [8, 1, 64],
+        rope: Some((64, true)),
+        window: Some(64),
+        sinks: true,
+        ..PLAIN
+    },
+    Shape {
+        heads: [10, 2, 64],
+        rope: Some((64, true)),
+        sinks: true,
+        dtype: KvType::F32,
+        context: 8192,
+        ..PLAIN
+    },
+    // Layers without positions.
+    Shape {
+        heads: [4, 2, 128],
+        rope: None,
+        norm: true,
+        sharpen: Some(Sharpen {
+            beta: 0.1,
+            original: 40,
+        }),
+        ..PLAIN
+    },
+    // Encoders, with and without a window.
+    Shape {
+        heads: [12, 12, 32],
+        rope: None,
+        causal: false,
+        context: 512,
+        ..PLAIN
+    },
+    Shape {
+        heads: [3, 1, 64],
+        rope: Some((64, true)),
+        window: Some(9),
+        causal: false,
+        dtype: KvType::F32,
+        ..PLAIN
+    },
+];
+
+impl Shape {
+    fn attention(&self) -> Attention {
+        let [heads, kv_heads, head_dim] = self.heads;
+        Attention {
+            q: NodeId(0),
+            k: NodeId(0),
+            v: NodeId(0),
+            layer: 0,
+            heads,
+            kv_heads,
+            head_dim,
+            scale: 1.0,
+            sharpen: self.sharpen,
+            causal: self.causal,
+            window: self.window,
+            softcap: self.softcap,
+            sinks: self.sinks.then_some(VectorId(2)),
+            rope: self.rope.map(|_| 0),
+            qk_norm: self.norm.then_some((VectorId(0), VectorId(1))),
+            eps: 1e-5,
+        }
+    }
+}
+
 /// Launches that cover every kernel, format, module and constant, for one adapter's abilities.
 pub fn catalog(caps: &Caps) -> Vec<Dispatch> {
     sized(caps, Sizes::default())
@@ -66,7 +223,15 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             x,
             b,
             s,
-            gain: 0,
+            gain: Some(0),
+            post_gain: 0,
+            eps: 1e-5,
+        },
+        Input::AddNorm {
+            x,
+            b,
+            s,
+            gain: None,
             post_gain: 0,
             eps: 1e-5,
         },
@@ -80,9 +245,11 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
     let outputs = [
         Output::Store,
         Output::Bias(0),
-        Output::Add(b),
+        Output::Add(b, None),
+        Output::Add(b, Some(0)),
         Output::Glu(b, Act::Silu),
         Output::Glu(b, Act::GeluTanh),
+        Output::Glu(b, Act::SiluClamped),
         Output::Softcap(30.0),
     ];
     let inputs_of = |w: &Weight| {
@@ -109,7 +276,7 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             caps,
             label,
             mixed,
-            inputs[i % 3],
+            inputs[i % 4],
             Act::Silu,
             y,
         ));
@@ -118,7 +285,9 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             caps,
             label,
             mixed,
-            inputs[(i + 1) % 3],
+            inputs[(i + 1) % 4],
+            // Another input leaves no binding for a bias.
+            [Output::Store, Output::Bias(0)][usize::from(i % 4 < 1)],
             y,
         ));
         all.push(linear::matmul(
@@ -170,6 +339,17 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             y,
             [tokens, cols],
         ));
+        let parts = [cols, 64, 64];
+        let shape = [tokens, cols + 128];
+        all.push(pointwise::qk_norm(
+            caps,
+            "width",
+            y,
+            [0, 0],
+            1e-5,
+            shape,
+            parts,
+        ));
         all.push(pointwise::add_norm(
             caps,
             "width",
@@ -180,7 +360,12 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             [tokens, cols],
         ));
     }
-    for act in [None, Some(Act::Silu), Some(Act::GeluTanh)] {
+    for act in [
+        None,
+        Some(Act::Silu),
+        Some(Act::GeluTanh),
+        Some(Act::SiluClamped),
+    ] {
         all.push(pointwise::binary(
             caps,
             "binary",
@@ -191,75 +376,21 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
         ));
     }
     all.push(pointwise::last_row("last_row", x, y, [tokens, COLS]));
-    for (heads, kv_heads, head_dim, dims, neox, window, softcap, norm, dtype, context) in [
-        (9, 3, 64, 64, false, None, None, false, KvType::F16, 1024),
-        (
-            4,
-            1,
-            256,
-            256,
-            true,
-            Some(512),
-            None,
-            true,
-            KvType::F16,
-            4096,
-        ),
-        (4, 1, 256, 256, true, None, None, true, KvType::F16, 32768),
-        (
-            3,
-            3,
-            128,
-            128,
-            true,
-            Some(40),
-            Some(50.0),
-            false,
-            KvType::F32,
-            1024,
-        ),
-        (8, 2, 80, 32, true, None, None, false, KvType::F16, 8192),
-        (
-            2,
-            1,
-            96,
-            48,
-            false,
-            None,
-            Some(20.0),
-            true,
-            KvType::F32,
-            512,
-        ),
-    ] {
+    for shape in ATTENTIONS {
         let kv = KvShape {
-            dtype,
+            dtype: shape.dtype,
             pages: sizes.positions.div_ceil(attention::PAGE),
-            stride: context / attention::PAGE,
+            stride: shape.context / attention::PAGE,
         };
-        let a = Attention {
-            q: NodeId(0),
-            k: NodeId(0),
-            v: NodeId(0),
-            layer: 0,
-            heads,
-            kv_heads,
-            head_dim,
-            scale: 1.0,
-            window,
-            softcap,
-            rope: 0,
-            qk_norm: norm.then_some((crate::graph::VectorId(0), crate::graph::VectorId(1))),
-            eps: 1e-5,
-        };
+        let a = shape.attention();
         let site = Site {
             a: &a,
             kv,
-            rope: (dims, neox),
-            gains: Gains { q: 0, k: 0 },
+            rope: shape.rope,
+            vectors: [0; 3],
         };
         all.push(attention::decode(caps, "decode", &site, [x, y], 1));
-        if attention::splits(caps, &a, context) > 1 {
+        if attention::splits(caps, &a, shape.context) > 1 {
             all.push(attention::combine(caps, "combine", &site, [x, y], 1));
         }
         all.extend(attention::prompt(caps, "prompt", &site, [x, y], tokens));

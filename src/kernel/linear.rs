@@ -61,7 +61,8 @@ pub const MATVEC_QKV: Kernel = kernel!(
         "c_plane3",
         "gain",
         "post_gain",
-        "eps"
+        "eps",
+        "bias"
     ]
 );
 
@@ -175,7 +176,7 @@ pub enum Input {
         /// Epsilon.
         eps: f32,
     },
-    /// RMSNorm(s) · gain with s = x + RMSNorm(b) · post_gain, which is kept.
+    /// s = x + RMSNorm(b) · post_gain, which is kept, or RMSNorm(s) · gain.
     AddNorm {
         /// x `[K]`.
         x: Resource,
@@ -183,8 +184,8 @@ pub enum Input {
         b: Resource,
         /// Where s `[K]` goes.
         s: Resource,
-        /// Place of the outer gain, in vec4s.
-        gain: usize,
+        /// Place of the outer gain, in vec4s, where there is that norm.
+        gain: Option<usize>,
         /// Place of b's gain, in vec4s.
         post_gain: usize,
         /// Epsilon of both norms.
@@ -220,8 +221,12 @@ impl Input {
                 let b = d.bind(b, Access::Read);
                 let s = d.bind(s, Access::Write);
                 let consts = vec![("X", x), ("B", b), ("S", s), ("VECTORS", vectors)];
-                d.module("input", "input/add_norm", consts);
-                [u(gain), u(post_gain), Const::F(eps)]
+                let file = match gain {
+                    Some(_) => "input/add_norm",
+                    None => "input/add_post",
+                };
+                d.module("input", file, consts);
+                [u(gain.unwrap_or(0)), u(post_gain), Const::F(eps)]
             }
         }
     }
@@ -234,8 +239,8 @@ pub enum Output {
     Store,
     /// Plus a bias: its place among the vectors, in elements.
     Bias(usize),
-    /// Plus the residual stream, of y's own shape.
-    Add(Resource),
+    /// Plus the residual stream, of y's own shape, and maybe a bias.
+    Add(Resource, Option<usize>),
     /// Times act(gate), of y's own shape.
     Glu(Resource, Act),
     /// cap · tanh(y / cap).
@@ -251,9 +256,14 @@ impl Output {
                 let vectors = d.bind(Resource::Vectors, Access::Read);
                 d.module("output", "output/bias", vec![y, ("BIAS", vectors)]);
             }
-            Self::Add(residual) => {
-                let residual = d.bind(residual, Access::Read);
-                d.module("output", "output/add", vec![y, ("RESIDUAL", residual)]);
+            Self::Add(residual, bias) => {
+                let residual = ("RESIDUAL", d.bind(residual, Access::Read));
+                if bias.is_some() {
+                    let vectors = ("BIAS", d.bind(Resource::Vectors, Access::Read));
+                    d.module("output", "output/add_bias", vec![y, residual, vectors]);
+                } else {
+                    d.module("output", "output/add", vec![y, residual]);
+                }
             }
             Self::Glu(gate, act) => {
                 let gate = d.bind(gate, Access::Read);
@@ -267,7 +277,10 @@ impl Output {
     }
 
     fn bias(self) -> usize {
-        if let Self::Bias(at) = self { at } else { 0 }
+        match self {
+            Self::Bias(at) | Self::Add(_, Some(at)) => at,
+            _ => 0,
+        }
     }
 }
 
@@ -276,6 +289,7 @@ pub(super) fn act_file(act: Act) -> &'static str {
     match act {
         Act::Silu => "lib/silu",
         Act::GeluTanh => "lib/gelu_tanh",
+        Act::SiluClamped => "lib/silu_clamped",
     }
 }
 
@@ -400,12 +414,13 @@ pub fn matvec_glu(
     d
 }
 
-/// y = `[A · input, B · input, C · input]`.
+/// y = output(`[A · input, B · input, C · input]`).
 pub fn matvec_qkv(
     caps: &Caps,
     label: &str,
     weights: [Weight; 3],
     input: Input,
+    output: Output,
     y: Resource,
 ) -> Dispatch {
     let rows = Rows::new(caps, weights[0].cols);
@@ -423,9 +438,8 @@ pub fn matvec_qkv(
         d.params.push(u(w.rows));
         d.params.extend(w.planes());
     }
-    d.params.extend([gain, post_gain, eps]);
-    let y = d.bind(y, Access::Write);
-    d.set("Y", y);
+    d.params.extend([gain, post_gain, eps, u(output.bias())]);
+    output.bind(&mut d, y);
     d.grid = [weights.iter().map(|w| rows.groups(w.rows)).sum(), 1, 1];
     d
 }

@@ -60,6 +60,7 @@ pub const KERNELS: &[&Kernel] = &[
     &pointwise::BINARY,
     &pointwise::EMBED,
     &pointwise::LAST_ROW,
+    &pointwise::QK_NORM,
     &pointwise::RMS_NORM,
     &sample::GATHER,
     &sample::PICK,

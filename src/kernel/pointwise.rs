@@ -20,6 +20,12 @@ pub const RMS_NORM: Kernel = kernel!("rms_norm", ["rows", "d4", "gain", "eps"]);
 /// x + RMSNorm(b).
 pub const ADD_NORM: Kernel = kernel!("add_norm", ["rows", "d4", "gain", "eps"]);
 
+/// RMSNorm of q and of k, in place.
+pub const QK_NORM: Kernel = kernel!(
+    "qk_norm",
+    ["rows", "stride", "q4", "k4", "q_gain", "k_gain", "eps"]
+);
+
 /// A function of two tensors.
 pub const BINARY: Kernel = kernel!("binary", ["n4"]);
 
@@ -116,6 +122,35 @@ fn norm(
     d.bind(Resource::Vectors, Access::Read);
     d.bind(y, Access::Write);
     d.params = vec![u(rows), u(cols / 4), u(gain), Const::F(eps)];
+    d.along_tokens(0, rows, team.wg / team.lanes);
+    d
+}
+
+/// qkv `[rows, stride]`: its first `q` columns and the `k` after them normed in place; gains in vec4s.
+pub fn qk_norm(
+    caps: &Caps,
+    label: &str,
+    qkv: Resource,
+    [q_gain, k_gain]: [usize; 2],
+    eps: f32,
+    [rows, stride]: [usize; 2],
+    [q, k, _]: [usize; 3],
+) -> Dispatch {
+    let team = Team::sum(caps, q.max(k) / 4);
+    let mut d = Dispatch::new(&QK_NORM, label);
+    d.team(team);
+    d.bind(qkv, Access::Write);
+    d.bind(Resource::Vectors, Access::Read);
+    d.params = vec![
+        u(rows),
+        u(stride / 4),
+        u(q / 4),
+        u(k / 4),
+        u(q_gain),
+        u(k_gain),
+        Const::F(eps),
+    ];
+    d.grid[1] = 2;
     d.along_tokens(0, rows, team.wg / team.lanes);
     d
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
-use crate::kernel::attention::{self, Gains, KvShape, Site};
+use crate::kernel::attention::{self, KvShape, Site};
 use crate::kernel::linear::{self, Columns, Input, Inputs, Output, Weight};
 use crate::kernel::{Dispatch, Resource, pointwise};
 use crate::quant::Layout;
@@ -65,7 +65,7 @@ pub struct Part {
 /// Splits a weight by rows so that each part fits a binding of the adapter.
 ///
 /// # Errors
-/// [`Error::TooLarge`] where not even 64 rows fit.
+/// [`Error::TooLarge`] where not even 64 rows fit, or not one expert.
 pub fn parts(w: &WeightSpec, caps: &Caps) -> Result<Vec<Part>> {
     let limit = caps.max_binding.min(caps.max_buffer) as usize;
     let whole = Layout::new(w.dtype, w.rows, w.cols).bytes;
@@ -73,8 +73,9 @@ pub fn parts(w: &WeightSpec, caps: &Caps) -> Result<Vec<Part>> {
         w.rows
     } else {
         let per_row = whole.div_ceil(w.rows);
+        let group = if w.group == 1 { 64 } else { w.group };
         // Planes are padded to 16 bytes each, of which there are at most four.
-        (limit.saturating_sub(64) / per_row) / 64 * 64
+        limit.saturating_sub(64) / per_row / group * group
     };
     if rows == 0 {
         return Err(Error::TooLarge {
@@ -260,6 +261,7 @@ impl Planner<'_> {
                 self.linear(id, output)?
             }
             Op::Attention(_) => self.attention(id)?,
+            Op::Experts(_) => return Err(self.unplannable(id)),
             Op::Glu { gate, up, act } => self.glu(id, *gate, *up, *act)?,
             Op::Add { a, b } => self.sum(id, *a, *b)?,
             Op::Softcap { x, cap } => match self.own(*x) {
@@ -291,9 +293,10 @@ impl Planner<'_> {
         let label = &self.graph.node(id).label;
         let shape = [self.rows(id), self.graph.node(id).cols];
         match self.own(b) {
-            Some(Op::Linear { bias: None, .. }) => {
+            Some(Op::Linear { bias, .. }) => {
+                let bias = bias.map(|b| self.vector(b));
                 let residual = self.value(a)?;
-                self.linear(b, Output::Add(residual))
+                self.linear(b, Output::Add(residual, bias))
             }
             Some(Op::RmsNorm { x, gain, eps }) => {
                 let (x, gain, eps) = (*x, self.vector(*gain) / 4, *eps);
@@ -319,21 +322,22 @@ impl Planner<'_> {
     /// How a mat-vec of `rows` outputs takes its input.
     fn input(&mut self, x: NodeId, rows: usize) -> Result<Input> {
         let x = self.through(x);
-        let Op::RmsNorm { x: s, gain, eps } = self.graph.node(x).op else {
-            return Ok(Input::Plain { x: self.value(x)? });
-        };
         if self.made[x.0].is_some() || rows > FUSE_ROWS {
             return Ok(Input::Plain { x: self.value(x)? });
         }
-        let s = self.through(s);
-        let gain = self.vector(gain) / 4;
+        let norm = match self.graph.node(x).op {
+            Op::RmsNorm { x, gain, eps } => Some((x, self.vector(gain) / 4, eps)),
+            _ => None,
+        };
+        let s = self.through(norm.map_or(x, |(x, ..)| x));
+        // The residual stream plus a normed block: both norms or the one are taken in.
         if let (None, &Op::Add { a, b }) = (self.made[s.0], &self.graph.node(s).op)
             && let Some(&Op::RmsNorm {
                 x: b,
                 gain: post_gain,
-                eps: inner,
+                eps,
             }) = self.own(b)
-            && inner.to_bits() == eps.to_bits()
+            && norm.is_none_or(|(.., outer)| outer.to_bits() == eps.to_bits())
         {
             let b = self.value(b)?;
             let a = self.value(a)?;
@@ -343,16 +347,19 @@ impl Planner<'_> {
                 x: a,
                 b,
                 s: kept,
-                gain,
+                gain: norm.map(|(_, gain, _)| gain),
                 post_gain: self.vector(post_gain) / 4,
                 eps,
             });
         }
-        Ok(Input::Norm {
-            x: self.value(s)?,
-            gain,
-            eps,
-        })
+        match norm {
+            Some((_, gain, eps)) => Ok(Input::Norm {
+                x: self.value(s)?,
+                gain,
+                eps,
+            }),
+            None => Ok(Input::Plain { x: self.value(x)? }),
+        }
     }
 
     /// How a mat-mul with these parts takes its input; in eight bits it is made once for all who want
@@ -466,34 +473,64 @@ impl Planner<'_> {
         let cols = nodes.map(|n| self.graph.node(n).cols);
         let stride: usize = cols.iter().sum();
         let rows = self.rows(nodes[0]);
+        // The norm of all heads of q and k together is taken afterwards, in place.
+        let mut norms = Vec::new();
         let mut products = Vec::new();
         for node in nodes {
-            let Some(Op::Linear { x, w, bias }) = self.own(node) else {
+            let mut product = node;
+            if let Some(&Op::RmsNorm { x, gain, eps }) = self.own(node) {
+                norms.push((self.vector(gain) / 4, eps));
+                product = x;
+            }
+            let Some(&Op::Linear { x, w, bias }) = self.own(product) else {
                 return Err(self.unplannable(node));
             };
-            products.push((*x, *w, *bias));
+            products.push((product, x, w, bias.map(|b| self.vector(b))));
         }
-        let x = products[0].0;
-        let plain = products
-            .iter()
-            .all(|(i, _, bias)| *i == x && bias.is_none());
-        let parts: Vec<_> = products.iter().map(|(_, w, _)| self.weight(*w)).collect();
-        if let ([q], [k], [v], true, 1) = (&parts[0][..], &parts[1][..], &parts[2][..], plain, rows)
-        {
+        let x = products[0].1;
+        let same = products.iter().all(|(_, i, ..)| *i == x);
+        // Biases that follow one another are one vector.
+        let bias = products[0].3;
+        let mut next = bias;
+        let mut whole = true;
+        for ((.., own), cols) in products.iter().zip(cols) {
+            whole &= *own == next;
+            next = next.map(|at| at + cols);
+        }
+        let parts: Vec<_> = products.iter().map(|p| self.weight(p.2)).collect();
+        let y = if let ([q], [k], [v], true, true, 1) = (
+            &parts[0][..],
+            &parts[1][..],
+            &parts[2][..],
+            same,
+            whole,
+            rows,
+        ) {
             let input = self.input(x, stride)?;
             let y = self.slot(stride);
-            let label = &self.graph.node(nodes[0]).label;
+            let label = &self.graph.node(products[0].0).label;
             let label = format!("{label}kv");
-            let d = linear::matvec_qkv(self.caps, &label, [*q, *k, *v], input, y);
+            let output = bias.map_or(Output::Store, Output::Bias);
+            let d = linear::matvec_qkv(self.caps, &label, [*q, *k, *v], input, output, y);
             self.dispatches.push(d);
-            return Ok(y);
-        }
-        let y = self.slot(rows * stride);
-        let mut first = 0;
-        for ((node, cols), (_, _, bias)) in nodes.into_iter().zip(cols).zip(products) {
-            let output = bias.map_or(Output::Store, |b| Output::Bias(self.vector(b)));
-            self.linear_into(node, output, Columns { y, stride, first })?;
-            first += cols;
+            y
+        } else {
+            let y = self.slot(rows * stride);
+            let mut first = 0;
+            for ((product, _, _, bias), cols) in products.into_iter().zip(cols) {
+                let output = bias.map_or(Output::Store, Output::Bias);
+                self.linear_into(product, output, Columns { y, stride, first })?;
+                first += cols;
+            }
+            y
+        };
+        if let [(q_gain, eps), (k_gain, _)] = norms[..] {
+            let label = format!("{}.norm", self.graph.node(nodes[0]).label);
+            let gains = [q_gain, k_gain];
+            let d = pointwise::qk_norm(self.caps, &label, y, gains, eps, [rows, stride], cols);
+            self.dispatches.push(d);
+        } else if !norms.is_empty() {
+            return Err(self.unplannable(nodes[0]));
         }
         Ok(y)
     }
@@ -504,16 +541,16 @@ impl Planner<'_> {
             return Err(self.unplannable(id));
         };
         let qkv = self.qkv([a.q, a.k, a.v])?;
-        let gains = a.qk_norm.map_or(Gains { q: 0, k: 0 }, |(q, k)| Gains {
-            q: self.vector(q),
-            k: self.vector(k),
-        });
-        let rope = &self.graph.ropes[a.rope];
+        let place = |id: Option<VectorId>| id.map_or(0, |id| self.vector(id));
+        let (q, k) = a.qk_norm.unzip();
         let site = Site {
             a,
             kv: self.kv,
-            rope: (rope.dims, rope.neox),
-            gains,
+            rope: a.rope.map(|i| {
+                let rope = &self.graph.ropes[i];
+                (rope.dims, rope.neox)
+            }),
+            vectors: [q, k, a.sinks].map(place),
         };
         let (caps, label, tokens) = (self.caps, &node.label, self.tokens);
         let y = self.slot_of(id);

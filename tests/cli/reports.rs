@@ -243,7 +243,7 @@ fn perplexity_is_as_llama_cpp_defines_it() {
 
     let checkpoint = Checkpoint::open(&*TINY).unwrap();
     let description = Description::new(&checkpoint).unwrap();
-    let graph = description.graph(&checkpoint, Head::Last).unwrap();
+    let graph = description.graph(&checkpoint, Head::Last, 4096).unwrap();
     let floats = Floats::new(&checkpoint);
     let args = ["tokenize", "-m", &TINY, "--bos", "--json", "--file", &path];
     let tokens = ids(&run(&args).json()["ids"]);

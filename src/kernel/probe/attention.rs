@@ -1,8 +1,8 @@
 //! Attention over the paged cache, and the joining of its parts.
 
 use super::{EPS, Expected, Kind, Probe, Reader, done, floats, normals, poison, step, wide, words};
-use crate::graph::reference::{self, rotate};
-use crate::graph::{Attention, NodeId, RopeSpec};
+use crate::graph::reference;
+use crate::graph::{Attention, NodeId, RopeSpec, Sharpen, VectorId};
 use crate::kernel::attention::PAGE;
 use crate::kernel::{Dispatch, Resource, u};
 use crate::quant::testing::Rng;
@@ -36,20 +36,24 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         kv_heads: kv,
         head_dim: hd,
         scale: 1.0 / (hd as f32).sqrt(),
+        sharpen: (r.f("sharpen", "BETA") > 0.0).then(|| Sharpen {
+            beta: r.f("sharpen", "BETA") as f32,
+            original: r.u("sharpen", "ORIGINAL") as u32,
+        }),
+        causal: decode || r.b("", "CAUSAL"),
         window: (window > 0).then_some(window as u32),
         softcap: (cap > 0.0).then_some(cap as f32),
-        rope: 0,
+        sinks: r.b("", "SINKS").then_some(VectorId(0)),
+        rope: Some(0),
         qk_norm: None,
         eps: EPS,
     };
-    let rope = RopeSpec {
-        dims: r.u("rope", "DIMS").max(2),
-        base: 10_000.0,
-        scale: 1.0,
-        neox: r.b("rope", "NEOX"),
-        factors: None,
-    };
-    let frequencies = reference::frequencies(&rope, None);
+    let turns = r.module("rope") != Some("lib/rope_none");
+    let dims = if turns { r.u("rope", "DIMS") } else { 2 };
+    let mut rope = RopeSpec::plain(dims, r.b("rope", "NEOX"), 10_000.0);
+    // As YaRN has it.
+    rope.amplitude = 1.25;
+    let frequencies = rope.frequencies();
 
     // Where the tokens stand: past a window or a split now and then, else near the start.
     let reach = match (random.below(3), r.u("", "SPLIT")) {
@@ -61,8 +65,9 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
     } else {
         0
     });
-    let pos = random.below(reach);
-    let rows = if decode { 1 } else { 1 + random.below(40) };
+    let rows = if decode { 1 } else { 1 + random.below(70) };
+    // A text that all its tokens see begins with its step.
+    let pos = if a.causal { random.below(reach) } else { 0 };
     let live = 1 + random.below(rows);
     let positions = pos + rows;
     let stride = positions.div_ceil(PAGE) + 1;
@@ -100,15 +105,22 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
     let width = (h + 2 * kv) * hd;
     let qkv = normals(random, rows * width);
     let norm = r.b("head", "NORM");
-    let vectors = normals(random, 2 * hd + 4);
+    let mut vectors = normals(random, 2 * hd + 4 + h);
     let gains = [4, 4 + hd];
+    // Sinks matter where they are near the largest score.
+    let at_sinks = 4 + 2 * hd;
+    vectors[at_sinks..].iter_mut().for_each(|s| *s += 1.5);
+    let sinks = vectors[at_sinks..].to_vec();
+    vectors.resize(vectors.len().next_multiple_of(4), 0.0);
     let ready = |t: usize, head: usize, gain: usize| {
         let from = t * width + head * hd;
         let mut x = wide(&qkv[from..from + hd]);
         if norm {
             x = reference::rms_norm(&x, &vectors[gain..gain + hd], f64::from(EPS));
         }
-        rotate(&mut x, &rope, &frequencies, (pos + t) as u32);
+        if turns {
+            rope.rotate(&mut x, &frequencies, (pos + t) as u32);
+        }
         x
     };
     let mut expect = Vec::new();
@@ -145,6 +157,7 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
     let unit = if lanes { 4 } else { 1 };
     let [q_gain, k_gain] = gains.map(|g| u(g / unit));
     let eps = Const::F(EPS);
+    let at_sinks = u(at_sinks);
     // Where q is read, and whether the kernel is what makes it ready.
     let has_head = r.module("head").is_some();
     let from = if has_head {
@@ -166,7 +179,8 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
             } else {
                 wide(&qkv[t * width..][..h * hd])
             };
-            let y = reference::attend(&a, &q, &keys, &values, (pos + t) as u32);
+            let sinks = a.sinks.map(|_| &sinks[..]);
+            let y = reference::attend(&a, sinks, &q, &keys, &values, (pos + t) as u32);
             // Parts are checked by joining them, as `attention_combine` would.
             let first = if splits > 1 { usize::MAX } else { t * h * hd };
             expect.push(floats(to, first, y));
@@ -179,7 +193,11 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         "rope_append" => {
             for t in 0..live {
                 for head in 0..h {
-                    let q = ready(t, head, gains[0]);
+                    let mut q = ready(t, head, gains[0]);
+                    let sharpen = a.sharpen.map_or(1.0, |s| s.factor((pos + t) as u32));
+                    for v in &mut q {
+                        *v *= sharpen;
+                    }
                     expect.push(floats(from, t * width + head * hd, q));
                 }
             }
@@ -191,24 +209,24 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         "attention_decode" | "attention_decode_lanes" => {
             let heads = if lanes { kv * (h / kv).div_ceil(4) } else { h };
             (
-                [&[q_gain, k_gain, eps], &page[..], &[scale]].concat(),
+                [&[q_gain, k_gain, at_sinks, eps], &page[..], &[scale]].concat(),
                 [heads, r.u("", "SPLITS"), 1],
             )
         }
         "attention_prompt" => (
-            [&[u(rows)], &page[..], &[scale]].concat(),
+            [&[u(rows), at_sinks], &page[..], &[scale]].concat(),
             [h, rows.div_ceil(32), 1],
         ),
         _ => (
-            [&[q_gain, eps, u(rows)], &page[..], &[scale]].concat(),
+            [&[q_gain, at_sinks, eps, u(rows)], &page[..], &[scale]].concat(),
             [h, rows.div_ceil(8), 1],
         ),
     };
-    if has_head {
-        let table = reference::rope_table(&rope, None, positions);
+    if has_head && turns {
+        let table = rope.table(positions);
         buffers.push((Resource::Rope(0), words(table.as_flattened())));
-        buffers.push((Resource::Vectors, words(&vectors)));
     }
+    buffers.push((Resource::Vectors, words(&vectors)));
     let mut dispatch = dispatch.clone();
     for (resource, _) in &mut dispatch.bindings {
         if let Resource::Rope(i) = resource {

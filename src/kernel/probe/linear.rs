@@ -21,7 +21,7 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
     let mut expect = Vec::new();
     // The input, and what it is after its norms.
     let (gain_at, post_at) = (8, 8 + k);
-    let vectors = normals(random, post_at + k + 64);
+    let vectors = normals(random, post_at + k + 256);
     let (gain, post) = (
         &vectors[gain_at..gain_at + k],
         &vectors[post_at..post_at + k],
@@ -32,7 +32,7 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
     match r.module("input") {
         Some("input/plain") => {}
         Some("input/norm") => input = reference::rms_norm(&input, gain, f64::from(EPS)),
-        _ => {
+        file => {
             let b = normals(random, k);
             buffers.push((r.bound("input", "B"), words(&b)));
             let normed = reference::rms_norm(&wide(&b), post, f64::from(EPS));
@@ -40,7 +40,9 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
             let s = r.bound("input", "S");
             buffers.push((s, poison(k)));
             expect.push(floats(s, 0, input.clone()));
-            input = reference::rms_norm(&input, gain, f64::from(EPS));
+            if file == Some("input/add_norm") {
+                input = reference::rms_norm(&input, gain, f64::from(EPS));
+            }
         }
     }
     // Rows: the two halves of a gated pair have the same number.
@@ -74,7 +76,7 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
             params.extend(planes[0]);
             params.extend([gain, post, eps, u(first), u(bias)]);
             let mut y = products.remove(0);
-            finish(r, random, &mut buffers, &mut y, first, bias, &vectors);
+            finish(r, random, &mut buffers, &mut y, first, &vectors[bias..]);
             (r.bound("output", "Y"), first, y)
         }
         "matvec_glu" => {
@@ -82,7 +84,7 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
             params.extend(planes.concat());
             params.extend([gain, post, eps]);
             let y = products[0].iter().zip(&products[1]);
-            let y = y.map(|(a, b)| reference::act(r.act(), *a) * b).collect();
+            let y = y.map(|(a, b)| reference::glu(r.act(), *a, *b)).collect();
             (r.bound("", "Y"), 0, y)
         }
         _ => {
@@ -90,15 +92,13 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
                 params.push(u(*rows));
                 params.extend(planes);
             }
-            params.extend([gain, post, eps]);
-            (r.bound("", "Y"), 0, products.concat())
+            params.extend([gain, post, eps, u(4)]);
+            let mut y = products.concat();
+            finish(r, random, &mut buffers, &mut y, 0, &vectors[4..]);
+            (r.bound("output", "Y"), 0, y)
         }
     };
-    if dispatch
-        .bindings
-        .iter()
-        .any(|(b, _)| *b == Resource::Vectors)
-    {
+    if r.has_vectors() {
         buffers.push((Resource::Vectors, words(&vectors)));
     }
     buffers.push((y, poison(first + total + 5)));
@@ -123,15 +123,14 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
     probe
 }
 
-/// What an output module makes of `y`, at elements `first` on; rows of bias from `bias` on.
+/// What an output module makes of `y`, at elements `first` on; `biases` are of its rows, over and over.
 fn finish(
     r: &Reader<'_>,
     random: &mut Rng,
     buffers: &mut Vec<(Resource, Vec<u32>)>,
     y: &mut [f64],
     first: usize,
-    bias: usize,
-    vectors: &[f32],
+    biases: &[f32],
 ) {
     let n = first + y.len();
     let mut other = |name: &str| {
@@ -141,18 +140,23 @@ fn finish(
     };
     match r.module("output") {
         Some("output/bias") => {
-            for (y, b) in y.iter_mut().zip(&vectors[bias..]) {
+            for (y, b) in y.iter_mut().zip(biases.iter().cycle()) {
                 *y += f64::from(*b);
             }
         }
-        Some("output/add") => {
+        Some(file @ ("output/add" | "output/add_bias")) => {
             for (y, b) in y.iter_mut().zip(other("RESIDUAL")) {
                 *y += f64::from(b);
+            }
+            if file == "output/add_bias" {
+                for (y, b) in y.iter_mut().zip(biases.iter().cycle()) {
+                    *y += f64::from(*b);
+                }
             }
         }
         Some("output/glu") => {
             for (y, g) in y.iter_mut().zip(other("GATE")) {
-                *y *= reference::act(r.act(), f64::from(g));
+                *y = reference::glu(r.act(), f64::from(g), *y);
             }
         }
         Some("output/softcap") => {
@@ -190,15 +194,11 @@ pub(super) fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
     }
     let mut y = reference::linear(&x, &values, k);
     let vectors = normals(random, rows + 16);
-    // With a bias the result is a matrix of its own width; otherwise it is as wide, too, so that
-    // the residual and the gate have its shape.
-    if r.module("output") == Some("output/bias") {
-        for row in y.chunks_exact_mut(rows) {
-            finish(r, random, &mut buffers, row, 0, 8, &vectors);
-        }
+    // The result is as wide as its rows, so that the residual and the gate have its shape.
+    let biases = &vectors[8..8 + rows];
+    finish(r, random, &mut buffers, &mut y, 0, biases);
+    if r.has_vectors() {
         buffers.push((Resource::Vectors, words(&vectors)));
-    } else {
-        finish(r, random, &mut buffers, &mut y, 0, 0, &vectors);
     }
     let to = r.bound("output", "Y");
     let (mut stride, mut first) = (rows, 0);

@@ -141,9 +141,16 @@ impl Reader<'_> {
         self.0.bindings[self.u(module, name) - 1].0
     }
 
+    /// Whether the launch reads the model's vectors.
+    fn has_vectors(&self) -> bool {
+        let bindings = &self.0.bindings;
+        bindings.iter().any(|(r, _)| *r == Resource::Vectors)
+    }
+
     fn act(&self) -> Act {
         match self.module("act") {
             Some("lib/gelu_tanh") => Act::GeluTanh,
+            Some("lib/silu_clamped") => Act::SiluClamped,
             _ => Act::Silu,
         }
     }
@@ -238,6 +245,7 @@ pub fn probe(dispatch: &Dispatch, seed: u64) -> Probe {
         name if name.starts_with("matmul_") => linear::matmul(dispatch, &r, &mut random),
         "embed" => pointwise::embed(dispatch, &r, &mut random),
         "rms_norm" | "add_norm" => pointwise::norm(dispatch, &r, &mut random),
+        "qk_norm" => pointwise::qk_norm(dispatch, &r, &mut random),
         "append_lanes"
         | "attention_decode"
         | "attention_decode_lanes"

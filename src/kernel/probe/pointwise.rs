@@ -73,6 +73,28 @@ pub(super) fn norm(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Pro
     )
 }
 
+pub(super) fn qk_norm(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
+    let rows = 1 + random.below(20);
+    let mut size = || 4 * (1 + random.below(60));
+    let (q, k, v) = (size(), size(), size());
+    let stride = q + k + v;
+    let vectors = normals(random, 4 + q + k);
+    let (q_gain, k_gain) = (&vectors[4..4 + q], &vectors[4 + q..]);
+    let qkv = normals(random, rows * stride);
+    let to = dispatch.bindings[0].0;
+    let mut expect = Vec::new();
+    for (t, row) in wide(&qkv).chunks_exact(stride).enumerate() {
+        let mut y = reference::rms_norm(&row[..q], q_gain, f64::from(EPS));
+        y.extend(reference::rms_norm(&row[q..q + k], k_gain, f64::from(EPS)));
+        expect.push(floats(to, t * stride, y));
+    }
+    let buffers = vec![(to, words(&qkv)), (Resource::Vectors, words(&vectors))];
+    let mut params: Vec<Const> = [rows, stride / 4, q / 4, k / 4, 1, 1 + q / 4].map(u).into();
+    params.push(Const::F(EPS));
+    let grid = [rows.div_ceil(r.u("", "WG") / r.u("reduce", "LANES")), 2, 1];
+    done(dispatch.clone(), params, grid, buffers, expect)
+}
+
 pub(super) fn binary(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let n = 4 * (1 + random.below(300));
     let (a, b) = (normals(random, n), normals(random, n));
@@ -80,7 +102,7 @@ pub(super) fn binary(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
     let y = if r.module("combine") == Some("lib/combine_add") {
         pairs.map(|(a, b)| a + b).collect()
     } else {
-        pairs.map(|(a, b)| reference::act(r.act(), a) * b).collect()
+        pairs.map(|(a, b)| reference::glu(r.act(), a, b)).collect()
     };
     let to = dispatch.bindings[2].0;
     let buffers = vec![

@@ -1,0 +1,36 @@
+// The input of a mat-vec where blocks are normed behind and not before (OLMo 2): the stream becomes
+// s = x + RMSNorm(b) * post_gain, and is multiplied as it is. One workgroup keeps s. Interface: see plain.wgsl.
+import package::reduce::{sum};
+override X: u32;
+override B: u32;
+override S: u32;
+override VECTORS: u32;
+@group(0) @binding(X) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(VECTORS) var<storage, read> vectors: array<vec4<f32>>;
+@group(0) @binding(B) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(S) var<storage, read_write> s: array<vec4<f32>>;
+const KEEPS: bool = true;
+
+fn begin(lane: u32, lanes: u32, k4: u32, eps: f32, lid: u32) -> f32 {
+    var squares = 0.0;
+    for (var i = lane; i < k4; i += lanes) {
+        squares += dot(b[i], b[i]);
+    }
+    return inverseSqrt(sum(squares, lid) / f32(4u * k4) + eps);
+}
+
+fn raw(i: u32, pre: f32, post_gain: u32) -> vec4<f32> {
+    return x[i] + b[i] * vectors[post_gain + i] * pre;
+}
+
+fn gained(v: vec4<f32>, i: u32, gain: u32) -> vec4<f32> {
+    return v;
+}
+
+fn finish(squares: f32, k: f32, eps: f32) -> f32 {
+    return 1.0;
+}
+
+fn keep(i: u32, v: vec4<f32>) {
+    s[i] = v;
+}
