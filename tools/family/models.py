@@ -208,12 +208,18 @@ GRANITE = {
     "use_cache": True, "vocab_size": 288,
 }
 
+MINISTRAL_ROPE = {
+    "beta_fast": 32.0, "beta_slow": 1.0, "factor": 16.0, "llama_4_scaling_beta": 0.1,
+    "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 64,
+    "rope_theta": 1000000.0, "rope_type": "yarn", "type": "yarn",
+}
+
 GEMMA2 = {
     "architectures": ["Gemma2ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
     "attn_logit_softcapping": 6.0, "bos_token_id": 2, "cache_implementation": "hybrid", "eos_token_id": 1,
     "final_logit_softcapping": 8.0, "head_dim": 16, "hidden_act": "gelu_pytorch_tanh",
     "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 96, "initializer_range": 0.02,
-    "intermediate_size": 96, "max_position_embeddings": 8192, "model_type": "gemma2",
+    "intermediate_size": 64, "max_position_embeddings": 8192, "model_type": "gemma2",
     "num_attention_heads": 6, "num_hidden_layers": 4, "num_key_value_heads": 2, "pad_token_id": 0,
     "query_pre_attn_scalar": 16, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "sliding_window": 16,
     "torch_dtype": "bfloat16", "transformers_version": "4.42.4", "use_cache": True, "vocab_size": 288,
@@ -313,7 +319,7 @@ FAMILIES = [
     ),
     Family(
         "phi-3.5",
-        phi3(rope_scaling=longrope(PHI35_SHORT[::3], PHI35_LONG[::3]), sliding_window=96),
+        phi3(rope_scaling=longrope(PHI35_SHORT[::3], PHI35_LONG[::3]), sliding_window=96, intermediate_size=64),
         lambda: Spm(["<unk>", "<s>", "</s>", "<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>"],
                     "<s>", "<|endoftext|>", prefix=False),
         lengths=(40, 320), chat=PHI,
@@ -340,8 +346,8 @@ FAMILIES = [
         OLMO2 | {
             "architectures": ["Olmo3ForCausalLM"], "model_type": "olmo3", "num_hidden_layers": 4,
             "layer_types": ["sliding_attention"] * 3 + ["full_attention"], "sliding_window": 16,
-            "max_position_embeddings": 65536, "num_key_value_heads": 3, "num_attention_heads": 3,
-            "hidden_size": 96, "intermediate_size": 64,
+            "max_position_embeddings": 65536, "num_attention_heads": 3, "num_key_value_heads": 1,
+            "intermediate_size": 64,
             "rope_scaling": {"attention_factor": 1.2079441541679836, "beta_fast": 32.0, "beta_slow": 1.0,
                              "factor": 8.0, "original_max_position_embeddings": 8192, "rope_type": "yarn"},
             "transformers_version": "4.57.0",
@@ -352,7 +358,7 @@ FAMILIES = [
     Family(
         "granite-3", GRANITE, lambda: Bpe("refact", ["<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"],
                                           None, "<|end_of_text|>"),
-        dtype="float16",
+        dtype="float16", gains={"embed": 0.1, "[qk]_proj": 1.8},
         tells={"attention_multiplier": 0.03125, "embedding_multiplier": 1.0, "residual_multiplier": 1.0,
                "logits_scaling": 1.0, "rope_theta": 10000.0},
     ),
@@ -447,16 +453,12 @@ FAMILIES = [
             "initializer_range": 0.02, "intermediate_size": 96, "max_position_embeddings": 1024,
             "model_type": "ministral3", "num_attention_heads": 4, "num_hidden_layers": 3,
             "num_key_value_heads": 1, "pad_token_id": 284, "rms_norm_eps": 1e-05,
-            "rope_parameters": {
-                "beta_fast": 32.0, "beta_slow": 1.0, "factor": 16.0, "llama_4_scaling_beta": 0.1,
-                "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 64,
-                "rope_theta": 1000000.0, "rope_type": "yarn", "type": "yarn",
-            },
+            "rope_parameters": MINISTRAL_ROPE,
             "sliding_window": None, "tie_word_embeddings": True, "transformers_version": "5.0.0.dev0",
             "use_cache": True, "vocab_size": 288,
         },
         lambda: Bpe("tekken", ["<s>", "</s>", "[INST]", "[/INST]"], "<s>", "</s>", add_bos=True), chat=MISTRAL,
-        tells={},
+        tells={"rope_parameters": MINISTRAL_ROPE | {"llama_4_scaling_beta": 0.0}},
     ),
     Family(
         "qwen3-fp8",
