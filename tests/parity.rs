@@ -65,9 +65,9 @@ fn cases(family: &Path) -> Vec<Case> {
 }
 
 /// The relative error of a case's logits.
-fn error(checkpoint: &Checkpoint, case: &Case, options: &LoadOptions) -> f64 {
-    let engine = block_on(Engine::load(checkpoint, options, &mut |_, _| {})).unwrap();
-    let mut sequence = Sequence::new(&engine).unwrap();
+fn error(checkpoint: &Checkpoint, case: &Case, options: &LoadOptions) -> omnimini::Result<f64> {
+    let engine = block_on(Engine::load(checkpoint, options, &mut |_, _| {}))?;
+    let mut sequence = Sequence::new(&engine)?;
     let vocab = engine.model().config.vocab;
     assert_eq!(case.logits.len(), case.rows.len() * vocab, "{}", case.name);
     let mut wanted = case
@@ -85,9 +85,9 @@ fn error(checkpoint: &Checkpoint, case: &Case, options: &LoadOptions) -> f64 {
             all += f64::from(*truth).powi(2);
         }
     };
-    block_on(sequence.logits(&case.ids, 0..case.ids.len(), each)).unwrap();
+    block_on(sequence.logits(&case.ids, 0..case.ids.len(), each))?;
     assert!(wanted.next().is_none(), "{}: rows are left", case.name);
-    (off / all).sqrt()
+    Ok((off / all).sqrt())
 }
 
 fn options(precision: Precision, case: &Case) -> LoadOptions {
@@ -122,14 +122,18 @@ fn hold(precision: Precision, limit: f64) {
         for path in [Some(family.clone()), gguf.exists().then_some(gguf)] {
             let Some(path) = path else { continue };
             let container = if path == family { "folder" } else { "GGUF" };
-            let checkpoint = Checkpoint::open(&path).unwrap();
             for case in cases(&family) {
-                let error = error(&checkpoint, &case, &options(precision, &case));
+                let options = options(precision, &case);
+                let error = Checkpoint::open(&path).and_then(|c| error(&c, &case, &options));
                 count += 1;
-                println!("{name}, {container}, `{}`: {error:.1e}", case.name);
+                let line = match &error {
+                    Ok(error) => format!("{name}, {container}, `{}`: {error:.1e}", case.name),
+                    Err(error) => format!("{name}, {container}, `{}`: {error}", case.name),
+                };
+                println!("{line}");
                 // A NaN fails, too.
-                if error.is_nan() || error > limit {
-                    failures.push(format!("{name}, {container}, `{}`: {error:.1e}", case.name));
+                if !error.is_ok_and(|error| error < limit) {
+                    failures.push(line);
                 }
             }
         }
