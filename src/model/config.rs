@@ -478,18 +478,20 @@ fn scaling(keys: &Keys<'_>, arch: &Arch, context: usize) -> Result<RopeScaling> 
             original: original()?,
         },
         "yarn" => {
-            let own = keys.positive("rope.scaling.yarn_attn_factor")?;
             let full = yarn_amplitude(factor, 1.0);
-            let amplitude = match keys.positive("rope.scaling.yarn_log_multiplier")? {
-                Some(m) => full / yarn_amplitude(factor, f64::from(m)),
-                None => full * own.map_or(1.0, f64::from),
+            let log = keys.positive("rope.scaling.yarn_log_multiplier")?;
+            let amplitude = match (keys.positive("rope.scaling.yarn_attn_factor")?, log) {
+                (Some(amplitude), _) => f64::from(amplitude),
+                (None, Some(m)) => full / yarn_amplitude(factor, f64::from(m)),
+                (None, None) => full,
             };
+            let more = f64::from(keys.float("rope.scaling.attn_factor", 1.0)?);
             RopeScaling::Yarn {
                 factor,
                 original: original()?,
                 beta_fast: f64::from(keys.float("rope.scaling.yarn_beta_fast", 32.0)?),
                 beta_slow: f64::from(keys.float("rope.scaling.yarn_beta_slow", 1.0)?),
-                amplitude,
+                amplitude: amplitude * more,
                 truncate: keys
                     .checkpoint
                     .meta

@@ -271,27 +271,21 @@ fn rotation<R>(config: &Config<'_>, set: &mut impl FnMut(&str, Value) -> R) -> R
     if let Some(truncate) = rope["truncate"].as_bool() {
         set("rope.scaling.yarn_truncate", Value::Bool(truncate));
     }
-    let stretch = |m: f64| yarn_amplitude(factor, m);
-    let weights = (number("mscale")?, number("mscale_all_dim")?);
-    match (number("attention_factor")?, weights) {
-        // GGUF's factor is beside the usual one.
-        (Some(amplitude), _) => {
-            set(
-                "rope.scaling.yarn_attn_factor",
-                float(amplitude / stretch(1.0)),
-            );
+    let usual = yarn_amplitude(factor, 1.0);
+    let amplitude = match (
+        number("attention_factor")?,
+        number("mscale")?,
+        number("mscale_all_dim")?,
+    ) {
+        (Some(amplitude), ..) => amplitude,
+        (None, Some(m), Some(all)) if m != 0.0 && all != 0.0 => {
+            yarn_amplitude(factor, m) / yarn_amplitude(factor, all)
         }
-        (None, (Some(m), Some(all))) if m != 0.0 && all != 0.0 && m == 1.0 => {
-            set("rope.scaling.yarn_log_multiplier", float(all));
-        }
-        (None, (Some(m), Some(all))) if m != 0.0 && all != 0.0 => {
-            let amplitude = stretch(m) / stretch(all);
-            set(
-                "rope.scaling.yarn_attn_factor",
-                float(amplitude / stretch(1.0)),
-            );
-        }
-        _ => {}
+        _ => usual,
+    };
+    // GGUF has a factor beside the usual one.
+    if (amplitude / usual - 1.0).abs() > 1e-6 {
+        set("rope.scaling.attn_factor", float(amplitude / usual));
     }
     Ok(())
 }
