@@ -151,6 +151,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("input/norm", include_str!("../shaders/input/norm.wgsl")),
     ("input/plain", include_str!("../shaders/input/plain.wgsl")),
+    ("input/slots", include_str!("../shaders/input/slots.wgsl")),
     ("kv/f16", include_str!("../shaders/kv/f16.wgsl")),
     ("kv/f16_wide", include_str!("../shaders/kv/f16_wide.wgsl")),
     ("kv/f32", include_str!("../shaders/kv/f32.wgsl")),
@@ -228,6 +229,14 @@ const FILES: &[(&str, &str)] = &[
     (
         "lib/silu_clamped",
         include_str!("../shaders/lib/silu_clamped.wgsl"),
+    ),
+    (
+        "lib/tokens_all",
+        include_str!("../shaders/lib/tokens_all.wgsl"),
+    ),
+    (
+        "lib/tokens_routed",
+        include_str!("../shaders/lib/tokens_routed.wgsl"),
     ),
     ("lib/words", include_str!("../shaders/lib/words.wgsl")),
     (

@@ -1,7 +1,8 @@
 //! Every variant we ship, as launches: what the tests and the benches walk.
 
 use super::attention::{self, KvShape, KvType, Site};
-use super::linear::{self, Columns, Input, Inputs, Output, Weight};
+use super::experts::{self, Choice};
+use super::linear::{self, Columns, Input, Inputs, Lists, Output, Tokens, Weight};
 use super::{Dispatch, Resource, pointwise, sample};
 use crate::caps::{Caps, Precision};
 use crate::graph::{Act, Attention, NodeId, Sharpen, VectorId};
@@ -297,7 +298,7 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             inputs_of(&w),
             Output::Store,
             to,
-            tokens,
+            Tokens::All(tokens),
         ));
     }
     for output in &outputs[1..] {
@@ -311,7 +312,7 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
                 inputs_of(&w),
                 *output,
                 to,
-                tokens,
+                Tokens::All(tokens),
             ));
         }
     }
@@ -375,6 +376,7 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             rows * tokens,
         ));
     }
+    all.extend(mixture(caps, tokens));
     all.push(pointwise::last_row("last_row", x, y, [tokens, COLS]));
     for shape in ATTENTIONS {
         let kv = KvShape {
@@ -396,6 +398,90 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
         all.extend(attention::prompt(caps, "prompt", &site, [x, y], tokens));
     }
     all.extend(sample::sample(caps, x, sizes.vocab, 1));
+    all
+}
+
+/// Launches of mixtures of experts: formats as these come in, all experts or some in the middle.
+fn mixture(caps: &Caps, tokens: usize) -> Vec<Dispatch> {
+    const ROWS: usize = 64;
+    let [x, y, b, s] = [0, 1, 2, 3].map(Resource::Slot);
+    let weight = |dtype, id, experts: usize, first: usize| Weight {
+        resource: Resource::Weight(id, 0),
+        dtype,
+        rows: experts * ROWS,
+        cols: COLS,
+        first: first * ROWS,
+        planes: Layout::new(dtype, experts * ROWS, COLS).planes(),
+    };
+    let norm = Input::Norm {
+        x,
+        gain: 0,
+        eps: 1e-5,
+    };
+    let size = linear::tile(caps);
+    let mut all = Vec::new();
+    for (count, used, renormalise) in [(5, 2, true), (70, 4, false)] {
+        let choice = Choice {
+            count,
+            used,
+            renormalise,
+        };
+        let tiles = experts::tiles(choice, tokens, size);
+        let lists = Lists {
+            resource: s,
+            tiles,
+            share: used,
+            rows: ROWS,
+        };
+        all.push(experts::route("route", x, choice, y, tokens));
+        let shape = [tokens, size];
+        all.push(experts::sort("sort", x, choice, lists, shape));
+        let output = [Output::Store, Output::Add(b, None)][usize::from(renormalise)];
+        let shape = [tokens, ROWS];
+        all.push(experts::sum("sum", [x, s, y], used, output, shape));
+    }
+    for (dtype, other, act, biased, experts_, first) in [
+        (DType::MXFP4, DType::MXFP4, Act::SiluClamped, true, 4, 0),
+        (DType::Q4_K, DType::Q6_K, Act::Silu, false, 3, 2),
+        (DType::BF16, DType::Q8_0, Act::GeluTanh, false, 5, 0),
+    ] {
+        let w = weight(dtype, 0, experts_, first);
+        let pair = [w, weight(other, 1, experts_, first)];
+        let input = if biased { norm } else { Input::Plain { x } };
+        let biases = biased.then_some([0, 0]);
+        all.push(experts::glu(
+            caps, "glu", pair, input, s, 3, ROWS, biases, act, y,
+        ));
+        let output = if biased {
+            Output::Store
+        } else {
+            Output::Add(b, None)
+        };
+        let slots = [x, s, y];
+        let bias = biased.then_some(0);
+        all.push(experts::down(caps, "down", w, slots, 3, ROWS, bias, output));
+        let to = Columns {
+            y,
+            stride: ROWS,
+            first: 0,
+        };
+        let output = if biased {
+            Output::Bias(0)
+        } else {
+            Output::Glu(b, act)
+        };
+        for share in [1, 2] {
+            let lists = Lists {
+                resource: s,
+                tiles: 12,
+                share,
+                rows: ROWS,
+            };
+            let tokens = Tokens::Routed(lists);
+            let x = Inputs::Plain(x);
+            all.push(linear::matmul(caps, "matmul", w, x, output, to, tokens));
+        }
+    }
     all
 }
 

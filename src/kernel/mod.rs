@@ -10,6 +10,7 @@ use crate::shader::{ComposeError, Const, Consts, Dialect, Variant, compose};
 
 pub mod attention;
 pub mod catalog;
+pub mod experts;
 pub mod linear;
 pub mod pointwise;
 pub mod probe;
@@ -60,6 +61,11 @@ pub const KERNELS: &[&Kernel] = &[
     &pointwise::BINARY,
     &pointwise::EMBED,
     &pointwise::LAST_ROW,
+    &experts::DOWN,
+    &experts::GLU,
+    &experts::ROUTE,
+    &experts::SORT,
+    &experts::SUM,
     &pointwise::QK_NORM,
     &pointwise::RMS_NORM,
     &sample::GATHER,
