@@ -175,10 +175,12 @@ const FILES: &[(&str, &str)] = &[
         "lib/element_f32",
         include_str!("../shaders/lib/element_f32.wgsl"),
     ),
+    ("lib/fit", include_str!("../shaders/lib/fit.wgsl")),
     (
         "lib/gelu_tanh",
         include_str!("../shaders/lib/gelu_tanh.wgsl"),
     ),
+    ("lib/half", include_str!("../shaders/lib/half.wgsl")),
     ("lib/head", include_str!("../shaders/lib/head.wgsl")),
     (
         "lib/head_lanes",
@@ -238,6 +240,7 @@ const FILES: &[(&str, &str)] = &[
         "lib/tokens_routed",
         include_str!("../shaders/lib/tokens_routed.wgsl"),
     ),
+    ("lib/source", include_str!("../shaders/lib/source.wgsl")),
     ("lib/words", include_str!("../shaders/lib/words.wgsl")),
     (
         "lib/words_wide",
