@@ -1,29 +1,45 @@
-//! How text is split before byte-level BPE merges it: one pattern or several, by name.
+//! How text is split before byte-level BPE merges it: what the names in GGUF files stand for.
 //!
-//! Most patterns end in `\s+(?!\S)|\s+`: white space before a word leaves its last character to the
-//! word. A look-ahead wants a backtracking engine, which gives up on a megabyte of spaces; here the
-//! patterns are written without it, run in linear time, and the last character is given back.
+//! The patterns are the makers' own, as their `tokenizer.json` files have them.
 
-use regex::Regex;
-
+use super::spec::{Keep, Step};
 use super::unusable;
+use Stage::{Each, Runs};
+
 use crate::error::Result;
 
 /// A pre-tokenizer: a row of [`TABLE`].
 pub(super) struct Pre {
     /// Values of `tokenizer.ggml.pre`.
-    names: &'static [&'static str],
+    pub(super) names: &'static [&'static str],
     /// Each splits what the one before it left; what it does not match stays whole.
-    stages: &'static [&'static str],
+    stages: &'static [Stage],
     /// A piece that is a token is taken as it is, even where merges would not make it.
     pub(super) whole: bool,
     /// Texts begin with the beginning-of-text token where the file does not say.
     pub(super) bos: bool,
+    /// Texts are composed (NFC) first.
+    pub(super) composed: bool,
 }
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+/// A cut, or a change of what is cut.
+enum Stage {
+    /// Every match is a piece.
+    Each(&'static str),
+    /// Every run of matches is a piece.
+    Runs(&'static str),
+    /// [`Step::Bytes`].
+    Bytes,
+}
+
+/// What Hugging Face's library calls punctuation.
+pub(super) const PUNCTUATION: &str = r"[\p{P}$+<=>^`|~]";
+/// What it calls a digit.
+pub(super) const NUMBER: &str = r"\p{N}";
+pub(super) const GPT2: &str =
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const CJK: &str = "[一-龥\u{3040}-ゟ゠-ヿ]+";
 
 /// The pre-tokenizers that are known.
@@ -43,9 +59,10 @@ const TABLE: &[Pre] = &[
             "trillion",
             "granite-docling",
         ],
-        stages: &[GPT2],
+        stages: &[Each(GPT2)],
         whole: false,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &[
@@ -58,9 +75,10 @@ const TABLE: &[Pre] = &[
             "minerva-7b",
             "mellum2",
         ],
-        stages: &[r"\p{N}", GPT2],
+        stages: &[Each(NUMBER), Each(GPT2)],
         whole: false,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &[
@@ -73,25 +91,27 @@ const TABLE: &[Pre] = &[
             "midm-2.0",
             "lfm2",
         ],
-        stages: &[LLAMA3],
+        stages: &[Each(LLAMA3)],
         whole: true,
         bos: true,
+        composed: false,
     },
     Pre {
         names: &["dbrx", "smaug-bpe", "chatglm-bpe"],
-        stages: &[LLAMA3],
+        stages: &[Each(LLAMA3)],
         whole: false,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["glm4", "glm5"],
-        stages: &[LLAMA3],
+        stages: &[Each(LLAMA3)],
         whole: true,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &[
-            "qwen2",
             "stablelm2",
             "deepseek-r1-qwen",
             "hunyuan",
@@ -100,50 +120,65 @@ const TABLE: &[Pre] = &[
             "solar-open",
             "kormo",
         ],
-        stages: &[QWEN2],
+        stages: &[Each(QWEN2)],
         whole: false,
         bos: false,
+        composed: false,
+    },
+    Pre {
+        names: &["qwen2"],
+        stages: &[Each(QWEN2)],
+        whole: false,
+        bos: false,
+        composed: true,
     },
     Pre {
         names: &["qwen35"],
-        stages: &[
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
-        ],
+        stages: &[Each(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        )],
         whole: false,
         bos: false,
+        composed: true,
     },
     Pre {
         names: &["minicpm5"],
         stages: &[
-            r"\p{N}{1,3}",
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
+            Each(r"\p{N}{1,3}"),
+            Each(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            ),
         ],
         whole: true,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["seed-coder"],
-        stages: &[
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+",
-        ],
+        stages: &[Each(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+",
+        )],
         whole: false,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["bailingmoe", "bailingmoe2", "llada-moe"],
-        stages: &[
-            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+",
-        ],
+        stages: &[Each(
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+        )],
         whole: false,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["cl100k_base"],
-        stages: &[
-            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+$|\s*[\r\n]|\s+",
-        ],
+        stages: &[Each(
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+\z|\s*[\r\n]|\s+(?!\S)|\s+",
+        )],
         whole: true,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &[
@@ -154,74 +189,97 @@ const TABLE: &[Pre] = &[
             "kanana2",
             "minimax-m2",
         ],
-        stages: &[
-            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+",
-        ],
+        stages: &[Each(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        )],
         whole: true,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["tekken"],
-        stages: &[
-            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+",
-        ],
+        stages: &[Each(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        )],
         whole: true,
         bos: true,
+        composed: false,
     },
     Pre {
         names: &["kimi-k2"],
-        stages: &[
-            r"\p{Han}+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
-        ],
+        stages: &[Each(
+            r"\p{Han}+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        )],
         whole: true,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
         stages: &[
-            r"\p{N}{1,3}",
-            CJK,
-            r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+",
+            Each(r"\p{N}{1,3}"),
+            Each(CJK),
+            Each(
+                r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            ),
         ],
         whole: false,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["deepseek-coder"],
         stages: &[
-            r"[\r\n]",
-            r"\s?\p{L}+",
-            r"\s?\p{P}+",
-            "[一-龥ࠀ-一가-\u{d7ff}]+",
-            r"\p{N}",
+            Each(r"[\r\n]"),
+            Each(r"\s?\p{L}+"),
+            Each(r"\s?\p{P}+"),
+            Each("[一-龥ࠀ-一가-\u{d7ff}]+"),
+            Each(NUMBER),
         ],
         whole: false,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["falcon"],
-        stages: &[r"[\p{P}$+<=>^~|`]+", GPT2, r"[0-9][0-9][0-9]"],
+        // Digits are looked for after bytes are written as characters, of which more are digits.
+        stages: &[
+            Runs(PUNCTUATION),
+            Each(GPT2),
+            Stage::Bytes,
+            Runs(NUMBER),
+            Each("[0-9][0-9][0-9]"),
+        ],
         whole: false,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["bloom", "poro-chat", "gpt3-finnish"],
-        stages: &[BLOOM],
+        stages: &[Each(BLOOM)],
         whole: false,
         bos: false,
+        composed: false,
     },
     Pre {
         names: &["viking"],
-        stages: &[BLOOM, r"\p{N}"],
+        stages: &[Each(BLOOM), Each(NUMBER)],
         whole: false,
         bos: false,
+        composed: false,
     },
     // What a file that names none is split by elsewhere, too.
     Pre {
         names: &["default"],
-        stages: &[r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"],
+        stages: &[
+            Each(r"[\p{P}$+<=>^~|]+"),
+            Each(GPT2),
+            Each(r"\p{N}+"),
+            Each(r"[0-9][0-9][0-9]"),
+        ],
         whole: false,
         bos: false,
+        composed: false,
     },
 ];
 
@@ -244,87 +302,44 @@ pub(super) fn find(name: &str) -> Result<&'static Pre> {
         })
 }
 
-/// Splits text into the pieces that are merged each for itself.
-#[derive(Debug)]
-pub(super) struct Splitter(Vec<Stage>);
-
-#[derive(Debug)]
-struct Stage {
-    pattern: Regex,
-    /// White space before a word leaves its last character to the word.
-    gives_back: bool,
-    /// White space that ends in a line's end is matched by itself, and keeps it.
-    keeps_lines: bool,
+/// The name of a pre-tokenizer that cuts this way, of those in [`TABLE`].
+pub(super) fn name(splits: &[Step], whole: bool, composed: bool) -> Option<&'static str> {
+    let same = |pre: &&Pre| pre.whole == whole && pre.composed == composed && pre.steps() == splits;
+    TABLE.iter().find(same).map(|pre| pre.names[0])
 }
 
-impl Splitter {
-    /// Compiles a row of the table.
-    pub(super) fn new(pre: &Pre) -> Result<Self> {
-        let stage = |source: &&str| {
-            Ok(Stage {
-                pattern: Regex::new(source).map_err(|e| unusable(e.to_string()))?,
-                gives_back: source.ends_with(r"|\s+"),
-                keeps_lines: source.contains(r"\s*[\r\n]"),
-            })
+impl Pre {
+    /// The steps of a row.
+    pub(super) fn steps(&self) -> Vec<Step> {
+        let step = |stage: &Stage| {
+            let (pattern, keep) = match stage {
+                Each(pattern) => (pattern, Keep::Isolated),
+                Runs(pattern) => (pattern, Keep::Contiguous),
+                Stage::Bytes => return Step::Bytes,
+            };
+            Step::Split {
+                pattern: (*pattern).into(),
+                keep,
+                invert: false,
+            }
         };
-        Ok(Self(
-            pre.stages.iter().map(stage).collect::<Result<Vec<_>>>()?,
-        ))
-    }
-
-    /// Calls `each` with every piece, in order; together they are the text.
-    pub(super) fn split(&self, text: &str, each: &mut dyn FnMut(&str)) {
-        split(&self.0, text, each);
-    }
-}
-
-fn split(stages: &[Stage], text: &str, each: &mut dyn FnMut(&str)) {
-    let Some((stage, later)) = stages.split_first() else {
-        each(text);
-        return;
-    };
-    let mut done = 0;
-    while let Some(found) = stage.pattern.find_at(text, done) {
-        if found.start() > done {
-            split(later, &text[done..found.start()], each);
-        }
-        let piece = stage.trim(found.as_str(), found.end() == text.len());
-        if piece.is_empty() {
-            break; // No pattern of the table matches nothing.
-        }
-        split(later, piece, each);
-        done = found.start() + piece.len();
-    }
-    if done < text.len() {
-        split(later, &text[done..], each);
-    }
-}
-
-impl Stage {
-    /// A match without the white space that belongs to the word after it.
-    fn trim<'t>(&self, found: &'t str, last: bool) -> &'t str {
-        if !self.gives_back || last || (self.keeps_lines && found.ends_with(['\r', '\n'])) {
-            return found;
-        }
-        let mut back = found.chars();
-        match back.next_back() {
-            // Nothing but a run of white space ends in white space that is no line's end.
-            Some(end) if end.is_whitespace() && !back.as_str().is_empty() => back.as_str(),
-            _ => found,
-        }
+        self.stages.iter().map(step).collect()
     }
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::steps::Steps;
     use super::*;
 
     fn pieces(pre: &str, text: &str) -> Vec<String> {
         let mut pieces = Vec::new();
-        let splitter = Splitter::new(find(pre).unwrap()).unwrap();
-        splitter.split(text, &mut |p| pieces.push(p.to_string()));
-        assert_eq!(pieces.concat(), text);
+        let steps = Steps::new(&find(pre).unwrap().steps()).unwrap();
+        steps.each(text, true, &mut |p| pieces.push(p.to_string()));
+        if pre != "falcon" {
+            assert_eq!(pieces.concat(), text);
+        }
         pieces
     }
 
