@@ -49,8 +49,6 @@ const TABLE: &[Pre] = &[
             "gpt-2",
             "gpt2",
             "phi-2",
-            "olmo",
-            "mpt",
             "jais",
             "exaone4",
             "gigachat",
@@ -65,11 +63,25 @@ const TABLE: &[Pre] = &[
         composed: false,
     },
     Pre {
+        names: &["command-r"],
+        stages: &[Each(NUMBER), Each(GPT2)],
+        whole: false,
+        bos: false,
+        composed: true,
+    },
+    // GPT-NeoX's.
+    Pre {
+        names: &["olmo", "mpt"],
+        stages: &[Each(GPT2)],
+        whole: false,
+        bos: false,
+        composed: true,
+    },
+    Pre {
         names: &[
             "smollm",
             "starcoder",
             "refact",
-            "command-r",
             "codeshell",
             "exaone",
             "minerva-7b",
@@ -222,6 +234,21 @@ const TABLE: &[Pre] = &[
             Each(
                 r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
             ),
+        ],
+        whole: false,
+        bos: false,
+        composed: false,
+    },
+    Pre {
+        names: &["deepseek-llm"],
+        stages: &[
+            Each(r"[\r\n]"),
+            // Cased letters, but for those that Unicode has for mathematics.
+            Each(r"\s?[\p{LC}&&[^\x{1D400}-\x{1D7FF}]]+"),
+            Each(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"),
+            Each(r"\s+$"),
+            Each("[一-龥ࠀ-一가-\u{d7ff}]+"),
+            Each(NUMBER),
         ],
         whole: false,
         bos: false,
