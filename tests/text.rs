@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use omnimini::format::Checkpoint;
 use omnimini::text::{
-    ChatTemplate, Detokenizer, ENCODINGS, Message, Role, Specials, Tokenizer, TokenizerSpec,
+    ChatTemplate, Detokenizer, ENCODINGS, Message, Model, Role, Specials, Tokenizer, TokenizerSpec,
     ToolCall,
 };
 use proptest::prelude::*;
@@ -120,7 +120,7 @@ fn broken_bytes_are_read_as_the_makers_read_them() {
 /// and bytes that a vocabulary lacks (SmolLM2's has no U+001D) are dropped, as the makers' own
 /// code does.
 fn kept(tokenizer: &Tokenizer, text: &str) -> Vec<u8> {
-    if tokenizer.spec().model == "llama" {
+    if tokenizer.spec().model == Model::Bpe {
         return text.replace('\u{2581}', " ").into_bytes();
     }
     let mut known = [false; 256];
@@ -324,24 +324,19 @@ fn vocabulary(markers: &[&str], tags: &[&str]) -> Tokenizer {
         tokens.extend(texts.iter().map(ToString::to_string));
         types.resize(tokens.len(), ty);
     }
-    let id = |text: Option<&&str>| {
-        tokens
-            .iter()
-            .position(|t| Some(&t.as_str()) == text)
-            .map(|i| i as u32)
-    };
-    let (bos, eos) = (id(markers.first()), id(markers.get(1)));
-    Tokenizer::new(TokenizerSpec {
-        model: "gpt2".into(),
-        pre: "llama-bpe".into(),
-        types,
-        merges,
-        bos,
-        eos,
-        tokens,
-        ..TokenizerSpec::default()
-    })
-    .unwrap()
+    let mut file = common::tiny::Gguf::default();
+    for (key, marker) in ["bos_token_id", "eos_token_id"].iter().zip(markers) {
+        let id = tokens.iter().position(|t| t == marker).unwrap();
+        file.u32(&format!("tokenizer.ggml.{key}"), id as u32);
+    }
+    file.str("tokenizer.ggml.model", "gpt2");
+    file.str("tokenizer.ggml.pre", "llama-bpe");
+    file.bool("tokenizer.ggml.add_bos_token", false);
+    file.strings("tokenizer.ggml.tokens", &tokens);
+    file.i32s("tokenizer.ggml.token_type", &types);
+    file.strings("tokenizer.ggml.merges", &merges);
+    let checkpoint = Checkpoint::from_bytes(file.finish()).unwrap();
+    Tokenizer::new(TokenizerSpec::of(&checkpoint).unwrap()).unwrap()
 }
 
 static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {

@@ -38,6 +38,11 @@ impl Gguf {
         self.meta.extend(v.to_le_bytes());
     }
 
+    pub fn bool(&mut self, key: &str, v: bool) {
+        self.key(key, 7);
+        self.meta.push(v.into());
+    }
+
     pub fn str(&mut self, key: &str, v: &str) {
         self.key(key, 8);
         string(&mut self.meta, v);
