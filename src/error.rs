@@ -161,6 +161,32 @@ pub enum Error {
         /// Tokens it holds in all.
         tokens: usize,
     },
+    /// The device has no memory for a longer cache.
+    #[error(
+        "the GPU has no memory left for a KV cache of more than {tokens} tokens; the conversation is kept: close \
+         other programs that use the GPU and try again, or load the model with a smaller --kv type"
+    )]
+    CacheMemory {
+        /// Tokens it has room for now.
+        tokens: usize,
+    },
+    /// A layer's cache does not fit a binding of the adapter.
+    #[error(
+        "a context of {context} tokens needs {bytes} bytes of {kv} cache a layer, and this adapter binds {limit} at \
+         most; ask for a context of at most {fits} (--ctx), or for a smaller type (--kv)"
+    )]
+    CacheTooLarge {
+        /// Tokens of all contexts that were asked for.
+        context: usize,
+        /// Type of the cache's elements.
+        kv: String,
+        /// Bytes of a layer.
+        bytes: u64,
+        /// The adapter's limit.
+        limit: u64,
+        /// Tokens of a context that would fit.
+        fits: usize,
+    },
     /// A tensor whose shape is not what the model's description says.
     #[error(
         "tensor `{tensor}` has shape {got:?} where the model's description wants {want:?}; the file is damaged or of another model"

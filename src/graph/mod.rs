@@ -270,6 +270,14 @@ impl Graph {
         &self.nodes[id.0]
     }
 
+    /// Every attention, in order.
+    pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.nodes.iter().filter_map(|n| match &n.op {
+            Op::Attention(a) => Some(&**a),
+            _ => None,
+        })
+    }
+
     /// How many nodes use each value.
     pub fn uses(&self) -> Vec<usize> {
         let mut uses = vec![0; self.nodes.len()];

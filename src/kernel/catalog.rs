@@ -394,8 +394,8 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
     for shape in ATTENTIONS {
         let kv = KvShape {
             dtype: shape.dtype,
-            pages: sizes.positions.div_ceil(attention::PAGE),
             stride: shape.context / attention::PAGE,
+            ahead: 64,
         };
         let a = shape.attention();
         let site = Site {
@@ -405,7 +405,7 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             vectors: [0; 3],
         };
         all.push(attention::decode(caps, "decode", &site, [x, y], 1));
-        if attention::splits(caps, &a, shape.context) > 1 {
+        if attention::splits(caps, &a, shape.context)[0] > 1 {
             all.push(attention::combine(caps, "combine", &site, [x, y], 1));
         }
         all.extend(attention::prompt(caps, "prompt", &site, [x, y], tokens));

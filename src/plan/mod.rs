@@ -686,7 +686,7 @@ impl<'a> Planner<'a> {
             self.dispatches.extend(both);
             return Ok(y);
         }
-        let splits = attention::splits(caps, a, self.kv.stride * attention::PAGE);
+        let [splits, _] = attention::splits(caps, a, self.kv.stride * attention::PAGE);
         if splits == 1 {
             let d = attention::decode(caps, label, &site, [qkv, y], tokens);
             self.dispatches.push(d);
