@@ -225,7 +225,7 @@ fn words(s: Sizes, r: &Reader<'_>, resource: Resource, dtype: DType) -> Vec<u32>
         Resource::Pages(_) => (0..pages as u32).collect(),
         Resource::Rope(_) => {
             let rope = RopeSpec::plain(r.u("DIMS").unwrap_or(hd), false, 10_000.0);
-            let table = rope.table(end);
+            let table = rope.table(0..end);
             table.as_flattened().iter().map(|v| v.to_bits()).collect()
         }
         // Everything is looked at and nothing changes: a repetition that costs nothing.

@@ -261,6 +261,10 @@ const FILES: &[(&str, &str)] = &[
     ("quant/bf16", include_str!("../shaders/quant/bf16.wgsl")),
     ("quant/f16", include_str!("../shaders/quant/f16.wgsl")),
     ("quant/f32", include_str!("../shaders/quant/f32.wgsl")),
+    (
+        "quant/f8_e4m3",
+        include_str!("../shaders/quant/f8_e4m3.wgsl"),
+    ),
     ("quant/iq4_nl", include_str!("../shaders/quant/iq4_nl.wgsl")),
     ("quant/iq4_xs", include_str!("../shaders/quant/iq4_xs.wgsl")),
     ("quant/mxfp4", include_str!("../shaders/quant/mxfp4.wgsl")),

@@ -1,5 +1,6 @@
 //! A device with a model loaded: weights, KV cache, the step loop, and the sequences on it.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
@@ -40,6 +41,8 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// Lets the context be longer than the model was made for: to measure, not to talk.
     pub stretch: bool,
+    /// Position of a sequence's first token: zero, but for who wants to see what becomes of far ones.
+    pub first: usize,
     /// Contexts' worth of cache shared by all sequences.
     pub contexts: usize,
     /// Sequences that may be open at once.
@@ -60,6 +63,7 @@ impl Default for LoadOptions {
         Self {
             device: DeviceOptions::default(),
             context: None,
+            first: 0,
             stretch: false,
             contexts: 1,
             sequences: 16,
@@ -161,8 +165,8 @@ impl Engine {
                 limit: model.config.context,
             });
         }
-        let mut graph = model.graph(checkpoint, Head::Last, context)?;
-        let mut score = model.graph(checkpoint, Head::All, context)?;
+        let mut graph = model.graph(checkpoint, Head::Last, options.first + context)?;
+        let mut score = model.graph(checkpoint, Head::All, options.first + context)?;
         if let Some(dtype) = options.quant {
             graph.shrink(dtype);
             score.shrink(dtype);
@@ -204,7 +208,7 @@ impl Engine {
             &graph,
             &model,
             &cache,
-            context,
+            options.first..options.first + context,
             options.sequences,
             chunk,
         )?;
@@ -320,7 +324,7 @@ fn fixed_buffers(
     graph: &Graph,
     model: &Description,
     cache: &Cache,
-    context: usize,
+    positions: Range<usize>,
     sequences: usize,
     chunk: usize,
 ) -> Result<()> {
@@ -339,7 +343,7 @@ fn fixed_buffers(
     add(Resource::Bias, c.vocab * 4);
     add(Resource::Out, RING as usize * 4);
     for (i, rope) in graph.ropes.iter().enumerate() {
-        let table = rope.table(context);
+        let table = rope.table(positions.clone());
         let buffer = gpu.buffer("rope", size_of_val(&table[..]) as u64);
         gpu.queue
             .write_buffer(&buffer, 0, bytemuck::cast_slice(&table));

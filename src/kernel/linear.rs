@@ -137,7 +137,7 @@ impl Weight {
     pub(super) fn bind(&self, d: &mut Dispatch, caps: &Caps, [name, words]: [&'static str; 2]) {
         let binding = vec![("BINDING", d.bind(self.resource, Access::Read))];
         let format = Format::of(self.dtype);
-        if !self.has_integers() {
+        if format.block == 1 {
             // Plain numbers have no words.
             d.module(name, format.wgsl, binding);
             return;
@@ -151,7 +151,7 @@ impl Weight {
 
     /// Whether its elements are integers under their scales.
     fn has_integers(&self) -> bool {
-        Format::of(self.dtype).block > 1
+        Format::of(self.dtype).integers
     }
 
     pub(super) fn planes(&self) -> [Const; 3] {

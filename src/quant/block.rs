@@ -8,6 +8,9 @@ use super::{MAX_PLANES, Part, Plane, Planes};
 use crate::tensor::DType;
 use bytemuck::Pod;
 
+/// Instead of a number: GGUF has no such type.
+pub(super) const NO_ID: u32 = u32::MAX;
+
 /// Elements of the largest block.
 pub(super) const MAX_ELEMENTS: usize = 256;
 
@@ -22,6 +25,8 @@ pub(super) trait Block: Pod {
     const ID: u32;
     /// Elements it holds.
     const ELEMENTS: usize;
+    /// Elements are integers under their scales.
+    const INTEGERS: bool = Self::ELEMENTS > 1;
     /// Its GPU layout.
     const PLANES: &'static [Plane];
 

@@ -7,6 +7,7 @@
 
 mod block;
 mod convert;
+mod f8_e4m3;
 mod fit;
 mod float;
 mod iq4_nl;
@@ -108,8 +109,10 @@ impl Plane {
 pub struct Format {
     /// The element type it stores.
     pub dtype: DType,
-    /// Its number in GGUF files.
+    /// Its number in GGUF files; of one that these cannot have, none of theirs.
     pub id: u32,
+    /// Elements are integers under their scales, so that they may be multiplied as bytes.
+    pub integers: bool,
     /// ggml's name for it.
     pub name: &'static str,
     /// The shader module that reads its planes.
@@ -144,6 +147,7 @@ impl Format {
         Self {
             dtype: B::DTYPE,
             id: B::ID,
+            integers: B::INTEGERS,
             name,
             wgsl,
             block: B::ELEMENTS,
@@ -164,7 +168,8 @@ impl Format {
 
     /// The row of a GGUF type number, if OmniMini reads that type.
     pub fn by_id(id: u32) -> Option<&'static Self> {
-        FORMATS.iter().find(|format| format.id == id)
+        let known = |format: &&Self| format.id == id && id != block::NO_ID;
+        FORMATS.iter().find(known)
     }
 
     /// Bytes of a row of `k` elements in the file.
@@ -187,7 +192,7 @@ impl Format {
 }
 
 /// Every format, in the order of [`DType`].
-pub static FORMATS: [Format; 16] = [
+pub static FORMATS: [Format; 17] = [
     Format::new::<float::Single>("F32", "quant/f32"),
     Format::new::<float::Half>("F16", "quant/f16"),
     Format::new::<float::Brain>("BF16", "quant/bf16"),
@@ -204,6 +209,7 @@ pub static FORMATS: [Format; 16] = [
     Format::new::<iq4_nl::Block>("IQ4_NL", "quant/iq4_nl"),
     Format::new::<iq4_xs::Block>("IQ4_XS", "quant/iq4_xs"),
     Format::new::<mxfp4::Block>("MXFP4", "quant/mxfp4"),
+    Format::new::<f8_e4m3::Block>("F8_E4M3", "quant/f8_e4m3"),
 ];
 
 // `Format::of` indexes by the type's number.

@@ -49,8 +49,15 @@ const PREFIXES: [&str; 4] = [
     "model.",
 ];
 
-/// What is there and not needed.
-const IDLE: [&str; 2] = ["rotary_emb.inv_freq", "vision"];
+/// What is there and not needed, or not by itself.
+const IDLE: [&str; 6] = [
+    "rotary_emb.inv_freq",
+    "vision",
+    "multi_modal_projector",
+    "weight_scale",
+    "activation_scale",
+    "input_scale",
+];
 
 /// Tensors under way.
 struct Maker<'a> {
@@ -247,8 +254,11 @@ impl Maker<'_> {
 
     /// A matrix as it is, or with the halves of its heads alternating.
     fn matrix(&mut self, to: &str, from: &str, raw: &Raw, head: Option<usize>) -> Result<()> {
-        let dtype = self.dtype(from, raw)?;
         let cols = raw.shape.last().copied().unwrap_or(1);
+        if raw.dtype == Dtype::F8_E4M3 {
+            return self.eight(to, from, raw, head);
+        }
+        let dtype = self.dtype(from, raw)?;
         // GGUF keeps scores of experts in full.
         let (dtype, convert) = if to.contains("ffn_gate_inp") {
             (DType::F32, Convert::Floats(0.0))
@@ -257,6 +267,55 @@ impl Maker<'_> {
         };
         let (shape, pieces) = (raw.shape.clone(), vec![Piece::whole(raw)]);
         self.add(to.into(), shape, dtype, pieces, convert, head, cols);
+        Ok(())
+    }
+
+    /// A matrix of FP8, whose scales are beside it.
+    fn eight(&mut self, to: &str, from: &str, raw: &Raw, head: Option<usize>) -> Result<()> {
+        let cols = raw.shape.last().copied().unwrap_or(1);
+        let rows = raw.rows();
+        // DeepSeek's name for it, and that of compressed-tensors.
+        let scales = ["_scale_inv", "_scale"];
+        let scales = scales
+            .iter()
+            .find_map(|s| self.raws.get(&format!("{from}{s}")));
+        let found = scales.and_then(|scales| {
+            let squares: Vec<usize> = self.config.fp8_square();
+            let across = |n: usize, square: usize| n.div_ceil(square.max(1));
+            let square = match scales.shape[..] {
+                [] | [1] | [1, 1] => [rows.max(1), cols],
+                [n] | [n, 1] if n == rows => [1, cols],
+                [a, b] if squares.len() == 2 => {
+                    let fits = a == across(rows, squares[0]) && b == across(cols, squares[1]);
+                    [
+                        squares[0],
+                        squares[1]
+                            .is_multiple_of(32)
+                            .then_some(squares[1])
+                            .filter(|_| fits)?,
+                    ]
+                }
+                _ => return None,
+            };
+            plain(scales.dtype)?;
+            Some((scales.clone(), square))
+        });
+        let Some((scales, square)) = found.filter(|_| cols.is_multiple_of(32)) else {
+            let name = super::super::gguf::shown(from.as_bytes());
+            let reason = format!("tensor `{name}` is FP8 without scales that fit it");
+            return Err(problem(self.folder, FileProblem::Safetensors { reason }));
+        };
+        let convert = Convert::Scaled { scales, square };
+        let (shape, pieces) = (raw.shape.clone(), vec![Piece::whole(raw)]);
+        self.add(
+            to.into(),
+            shape,
+            DType::F8_E4M3,
+            pieces,
+            convert,
+            head,
+            cols,
+        );
         Ok(())
     }
 

@@ -229,7 +229,7 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         ),
     };
     if has_head && turns {
-        let table = rope.table(positions);
+        let table = rope.table(0..positions);
         buffers.push((Resource::Rope(0), words(table.as_flattened())));
     }
     buffers.push((Resource::Vectors, words(&vectors)));
