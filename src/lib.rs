@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod quant;
+pub mod rope;
 pub mod session;
 pub mod shader;
 pub mod tensor;

@@ -29,7 +29,7 @@ const LAYERS: &[&[&str]] = &[
     &["format"],
     &["quant", "shader"],
     &["error"],
-    &["caps", "tensor"],
+    &["caps", "rope", "tensor"],
 ];
 
 /// What a module knows nothing of, though it lies below.

@@ -1,5 +1,7 @@
 //! Logits of every token of a text, for perplexity.
 
+use std::ops::Range;
+
 use super::generate::logprob;
 use super::{Row, Sequence, settle::settle};
 use crate::caps::Caps;
@@ -23,6 +25,24 @@ impl Sequence {
         targets: &[u32],
         first: usize,
     ) -> Result<Vec<f32>> {
+        let mut scores = Vec::new();
+        let wanted = first..targets.len().min(tokens.len());
+        let each = |i: usize, logits: &[f32]| scores.push(logprob(logits, targets[i], 0).logprob);
+        self.logits(tokens, wanted, each).await?;
+        Ok(scores)
+    }
+
+    /// Gives `each` the logits `[vocabulary]` after `tokens[..= i]`, for every i of `wanted` in turn; the
+    /// sequence starts anew and its cache holds `tokens` afterwards.
+    ///
+    /// # Errors
+    /// As [`Sequence::score`].
+    pub async fn logits(
+        &mut self,
+        tokens: &[u32],
+        wanted: Range<usize>,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
         let engine = self.engine().clone();
         if tokens.is_empty() || tokens.len() > engine.context() {
             return Err(Error::Prompt {
@@ -43,7 +63,6 @@ impl Sequence {
         let program = Program::new(&engine.gpu, &engine.pipelines, &plan.dispatches, &buffers)?;
         let vocab = plan.shape[1];
         self.truncate(0);
-        let mut scores = Vec::new();
         let mut words = Vec::new();
         for (n, chunk) in tokens.chunks(ROWS).enumerate() {
             let at = n * ROWS;
@@ -66,8 +85,8 @@ impl Sequence {
             let mut encoder = engine.gpu.encoder();
             program
                 .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
-            let wanted = first.saturating_sub(at).min(chunk.len())
-                ..chunk.len().min(targets.len().saturating_sub(at));
+            let inside = |i: usize| i.saturating_sub(at).min(chunk.len());
+            let wanted = inside(wanted.start)..inside(wanted.end);
             let bytes = (wanted.len() * vocab * 4) as u64;
             let readback = (bytes > 0).then(|| {
                 let logits = Readback::new(&engine.gpu, bytes);
@@ -84,10 +103,9 @@ impl Sequence {
             readback.finish(&engine.gpu, &mut words).await?;
             let logits: &[f32] = bytemuck::cast_slice(&words);
             for (row, i) in logits.chunks_exact(vocab).zip(wanted) {
-                scores.push(logprob(row, targets[at + i], 0).logprob);
+                each(at + i, row);
             }
         }
-        engine.gpu.check()?;
-        Ok(scores)
+        engine.gpu.check()
     }
 }

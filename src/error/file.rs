@@ -14,6 +14,15 @@ pub enum FileProblem {
     /// It is a folder or a device.
     #[error("is not a file; give the path of a .gguf file")]
     NotAFile,
+    /// A folder without a file that a model needs.
+    #[error("has no {wanted}; give the folder of a whole model, or the path of a .gguf file")]
+    NoFile { wanted: &'static str },
+    /// A JSON file of a folder that does not say what it should.
+    #[error("is not the description it should be ({reason}); fetch it again")]
+    Json { reason: String },
+    /// A safetensors file that is damaged, or of another model.
+    #[error("cannot be used: {reason}; fetch the folder's safetensors files again")]
+    Safetensors { reason: String },
     /// It is of another kind.
     #[error("is {found}, not a GGUF model; {advice}")]
     OtherKind {

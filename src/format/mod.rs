@@ -1,9 +1,11 @@
 //! Checkpoints: bytes on disk, in memory or behind ranges, indexed into metadata and tensors.
 
+mod folder;
 mod gguf;
 mod metadata;
 mod source;
 
+pub use folder::Files;
 pub use metadata::{Array, FromValue, Metadata, Strings, Value};
 pub use source::Source;
 
@@ -24,11 +26,15 @@ pub struct Checkpoint {
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
     files: Vec<Source>,
+    /// How each tensor of a Hugging Face folder is made; none for GGUF.
+    recipes: Vec<folder::Recipe>,
+    /// The folder's files.
+    folder: Files,
 }
 
 impl Checkpoint {
     /// Opens a GGUF file, or all files of a split one (`…-00001-of-00003.gguf`) by the path of
-    /// any of them.
+    /// any of them, or a Hugging Face folder by its own path or that of a file in it.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read, [`Error::File`] if one is damaged, incomplete or
@@ -36,6 +42,20 @@ impl Checkpoint {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        let inside = path
+            .extension()
+            .is_some_and(|e| e == "json" || e == "safetensors");
+        if let Some(folder) = path.parent().filter(|_| inside && path.is_file()) {
+            let here = if folder.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                folder
+            };
+            return Self::from_folder(&here.display().to_string(), folder::files(here)?);
+        }
+        if path.is_dir() {
+            return Self::from_folder(&path.display().to_string(), folder::files(path)?);
+        }
         let Some(name) = ShardName::of(path) else {
             let checkpoint = Self::index(vec![Source::open(path)?])?;
             let (no, count) = checkpoint.split()?.unwrap_or((0, 1));
@@ -87,6 +107,30 @@ impl Checkpoint {
         }
     }
 
+    /// A Hugging Face folder: `config.json`, `*.safetensors` (and their index, where there are several)
+    /// and a tokenizer's files, by name. `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// [`Error::File`] where a file is missing or damaged, [`Error::Architecture`] for a family that is
+    /// not known, [`Error::Config`] for a description that makes no model.
+    pub fn from_folder(name: &str, files: Files) -> Result<Self> {
+        let read = folder::read(name, &files)?;
+        let names = read.tensors.iter().map(|t| t.name.clone());
+        Ok(Self {
+            meta: read.meta,
+            by_name: names.zip(0..).collect(),
+            tensors: read.tensors,
+            files: read.sources,
+            recipes: read.recipes,
+            folder: files,
+        })
+    }
+
+    /// A file of the folder, such as `tokenizer.json`.
+    pub fn file(&self, name: &str) -> Option<&Source> {
+        self.folder.get(name)
+    }
+
     /// Reads all headers, and checks that the files belong together.
     fn index(files: Vec<Source>) -> Result<Self> {
         let mut checkpoint = Self {
@@ -94,6 +138,8 @@ impl Checkpoint {
             tensors: Vec::new(),
             by_name: HashMap::new(),
             files,
+            recipes: Vec::new(),
+            folder: Files::new(),
         };
         let count = checkpoint.files.len() as u64;
         for file in 0..checkpoint.files.len() {
@@ -178,7 +224,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::File`] if they do not lie in the file; those of [`Checkpoint::tensors`] do.
     pub fn data(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
-        self.part(tensor, 0, tensor.bytes)
+        self.rows(tensor, 0..tensor.rows_cols().0)
     }
 
     /// The bytes of some of a tensor's rows (see [`TensorInfo::rows_cols`]).
@@ -186,13 +232,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::File`] if there are no such rows.
     pub fn rows(&self, tensor: &TensorInfo, rows: Range<usize>) -> Result<Cow<'_, [u8]>> {
-        let row = tensor.bytes / tensor.rows_cols().0.max(1) as u64;
+        let (count, cols) = tensor.rows_cols();
+        let row = tensor.bytes / count.max(1) as u64;
         let start = row.saturating_mul(rows.start as u64);
         let end = row.saturating_mul(rows.end as u64);
-        self.part(tensor, start, end)
-    }
-
-    fn part(&self, tensor: &TensorInfo, start: u64, end: u64) -> Result<Cow<'_, [u8]>> {
         let outside = || {
             let what = format!("tensor `{}`", gguf::shown(tensor.name.as_bytes()));
             let (want, bytes) = (end, tensor.bytes);
@@ -200,6 +243,9 @@ impl Checkpoint {
         };
         if end > tensor.bytes {
             return Err(outside());
+        }
+        if let Some(recipe) = self.recipe(tensor) {
+            return recipe.rows(&self.files, cols, rows);
         }
         let source = self.files.get(tensor.file).ok_or_else(outside)?;
         let from_start = |at: u64| tensor.offset.saturating_add(at);
@@ -209,7 +255,12 @@ impl Checkpoint {
     /// Says that some rows of a tensor will not be read again soon: they are on the GPU now, and their
     /// pages may leave memory.
     pub fn release(&self, tensor: &TensorInfo, rows: Range<usize>) {
-        let row = tensor.bytes / tensor.rows_cols().0.max(1) as u64;
+        let (count, cols) = tensor.rows_cols();
+        if let Some(recipe) = self.recipe(tensor) {
+            recipe.release(&self.files, cols, rows);
+            return;
+        }
+        let row = tensor.bytes / count.max(1) as u64;
         let at = |row_no: usize| {
             tensor
                 .offset
@@ -218,6 +269,11 @@ impl Checkpoint {
         if let Some(source) = self.files.get(tensor.file) {
             source.release(at(rows.start)..at(rows.end));
         }
+    }
+
+    /// How a folder's tensor is made.
+    fn recipe(&self, tensor: &TensorInfo) -> Option<&folder::Recipe> {
+        self.recipes.get(*self.by_name.get(&tensor.name)?)
     }
 }
 

@@ -7,11 +7,8 @@
 use crate::tensor::DType;
 
 pub mod reference;
-mod rope;
 
-pub use rope::{
-    RopeSpec, Scaling, dynamic_base, llama3_divisors, longrope_amplitude, yarn_amplitude,
-};
+pub use crate::rope::{RopeSpec, Scaling};
 
 /// A value: the index of the node that makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

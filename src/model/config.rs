@@ -1,9 +1,12 @@
 //! A model's numbers, from its metadata.
 
+use std::borrow::Cow;
+
 use super::archs::Arch;
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
-use crate::graph::{RopeSpec, Scaling, Sharpen, dynamic_base, longrope_amplitude, yarn_amplitude};
+use crate::graph::Sharpen;
+use crate::rope::{RopeSpec, Scaling, dynamic_base, longrope_amplitude, yarn_amplitude};
 
 /// A model's numbers.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -56,6 +59,8 @@ pub struct Config {
     pub window: Option<u32>,
     /// Layers that see only the window.
     pub local_layers: Vec<bool>,
+    /// Layers that rotate.
+    pub turning_layers: Vec<bool>,
     /// Experts, where feed-forward blocks have any.
     pub experts: Option<Experts>,
 }
@@ -98,6 +103,8 @@ pub enum RopeScaling {
         beta_fast: f64,
         /// Turns below which a pair is slow.
         beta_slow: f64,
+        /// The ramp begins and ends at whole pairs.
+        truncate: bool,
         /// Factor of the turned elements.
         amplitude: f64,
     },
@@ -248,8 +255,9 @@ impl Config {
                 None => arch.local_base.unwrap_or(rope_base),
             },
             rope_dims: keys.size_or("rope.dimension_count", head_dim, head_dim)?,
-            rope_scaling: scaling(&keys, context)?,
+            rope_scaling: scaling(&keys, arch, context)?,
             local_layers: local_layers(&keys, arch, layers, window)?,
+            turning_layers: turning_layers(&keys, arch, layers)?,
             window,
             experts,
         };
@@ -365,6 +373,7 @@ impl Config {
                 beta_fast,
                 beta_slow,
                 amplitude,
+                truncate,
             } => {
                 rope.amplitude = amplitude;
                 rope.scaling = Scaling::Yarn {
@@ -372,7 +381,7 @@ impl Config {
                     original,
                     beta_fast,
                     beta_slow,
-                    truncate: arch.yarn_truncate,
+                    truncate,
                 };
             }
             RopeScaling::Divisors => rope.scaling = divisors("rope_freqs.weight")?,
@@ -424,8 +433,21 @@ fn local_layers(
     Ok((0..layers).map(local).collect())
 }
 
+/// Which layers rotate: a pattern of the file's own, or the architecture's.
+fn turning_layers(keys: &Keys<'_>, arch: &Arch, layers: usize) -> Result<Vec<bool>> {
+    let key = keys.key("attention.rope_pattern");
+    if let Some(pattern) = keys.checkpoint.meta.find::<Cow<'_, [bool]>>(&key)? {
+        let mut pattern = pattern.into_owned();
+        pattern.resize(layers, true);
+        return Ok(pattern);
+    }
+    let period = arch.rope_period;
+    let turns = |layer: usize| period.is_none_or(|p| !(layer + 1).is_multiple_of(p));
+    Ok((0..layers).map(turns).collect())
+}
+
 /// How the file says that rotation is stretched.
-fn scaling(keys: &Keys<'_>, context: usize) -> Result<RopeScaling> {
+fn scaling(keys: &Keys<'_>, arch: &Arch, context: usize) -> Result<RopeScaling> {
     let key = keys.key("rope.scaling.type");
     let kind = keys.checkpoint.meta.find::<&str>(&key)?.unwrap_or("none");
     let factor = f64::from(keys.positive("rope.scaling.factor")?.unwrap_or(1.0));
@@ -456,18 +478,25 @@ fn scaling(keys: &Keys<'_>, context: usize) -> Result<RopeScaling> {
             original: original()?,
         },
         "yarn" => {
-            let own = keys.positive("rope.scaling.yarn_attn_factor")?;
             let full = yarn_amplitude(factor, 1.0);
-            let amplitude = match keys.positive("rope.scaling.yarn_log_multiplier")? {
-                Some(m) => full / yarn_amplitude(factor, f64::from(m)),
-                None => full * own.map_or(1.0, f64::from),
+            let log = keys.positive("rope.scaling.yarn_log_multiplier")?;
+            let amplitude = match (keys.positive("rope.scaling.yarn_attn_factor")?, log) {
+                (Some(amplitude), _) => f64::from(amplitude),
+                (None, Some(m)) => full / yarn_amplitude(factor, f64::from(m)),
+                (None, None) => full,
             };
+            let more = f64::from(keys.float("rope.scaling.attn_factor", 1.0)?);
             RopeScaling::Yarn {
                 factor,
                 original: original()?,
                 beta_fast: f64::from(keys.float("rope.scaling.yarn_beta_fast", 32.0)?),
                 beta_slow: f64::from(keys.float("rope.scaling.yarn_beta_slow", 1.0)?),
-                amplitude,
+                amplitude: amplitude * more,
+                truncate: keys
+                    .checkpoint
+                    .meta
+                    .find(&keys.key("rope.scaling.yarn_truncate"))?
+                    .unwrap_or(arch.yarn_truncate),
             }
         }
         other => {

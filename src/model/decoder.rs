@@ -20,12 +20,6 @@ pub enum Head {
 }
 
 impl Description {
-    /// Whether a layer rotates.
-    fn turns(&self, layer: usize) -> bool {
-        let period = self.arch.rope_period;
-        period.is_none_or(|p| !(layer + 1).is_multiple_of(p))
-    }
-
     /// What the model computes for the tokens of one step of a sequence of up to `context` tokens.
     ///
     /// # Errors
@@ -73,7 +67,7 @@ impl Description {
                 k = b.graph.rms_norm(k, k_gain, c.eps);
             }
             let sinks = b.optional(&name("attn_sinks.weight"), &[c.heads])?;
-            let rope = self.turns(layer).then(|| {
+            let rope = c.turning_layers[layer].then(|| {
                 let rope = ropes[usize::from(local)].clone();
                 b.graph.rope(rope)
             });

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import zlib
 
 import tokens
@@ -23,8 +24,7 @@ def without_quantisation(config):
 
 
 def model_class(family):
-    name = family.config["architectures"][0]
-    return getattr(transformers, name)
+    return getattr(transformers, family.built or family.config["architectures"][0])
 
 
 def empty(family, config=None):
@@ -46,10 +46,11 @@ def write(family, folder):
     model = empty(family)
     weights.randomise(model, family, generator)
     stored = quantise(family, model, generator)
-    weights.round_to(model, dtype)
+    replaced = {name.removesuffix("_blocks").removesuffix("_scales") for name in stored}
+    weights.round_to(model, dtype, replaced)
     if family.pooling is None:
         set_spread(family, model)
-        weights.round_to(model, dtype)
+        weights.round_to(model, dtype, replaced)
     save(family, model, stored, dtype, folder)
     vocabulary = family.vocabulary()
     assert len(vocabulary.tokens) == tokens.SIZE == family.config["vocab_size"], family.name
@@ -58,7 +59,7 @@ def write(family, folder):
     if family.pooling is None:
         ends = family.config["eos_token_id"]
         text(folder / "generation_config.json", {
-            "bos_token_id": family.config["bos_token_id"], "do_sample": True,
+            "bos_token_id": family.config.get("bos_token_id", vocabulary.bos), "do_sample": True,
             "eos_token_id": ends if isinstance(ends, list) else [ends], "temperature": 0.6, "top_p": 0.9,
             "transformers_version": family.config.get("transformers_version", transformers.__version__),
         })
@@ -84,18 +85,90 @@ def set_spread(family, model):
     gain.copy_((gain + one) * scale - one)
 
 
+PROJECTION = r"layers\.\d+\..*(q|k|v|o|gate|up|down)_proj\.weight$"
+
+
+@torch.no_grad()
 def quantise(family, model, generator):
-    """What is stored instead of some parameters, by name; they get the values that it stands for."""
-    return {}
+    """What is stored instead of some parameters; these get the values that it stands for."""
+    stored, parameters = {}, dict(model.named_parameters())
+    if family.quantised == "mxfp4":
+        for name, p in parameters.items():
+            if name.endswith(("gate_up_proj", "down_proj")):
+                exponents = (-4, -3) if "gate_up" in name else (-7, -5)
+                experts, inputs, outputs = p.shape
+                blocks, scales = weights.random_mxfp4((experts, outputs, inputs), exponents, generator)
+                p.copy_(weights.from_mxfp4(blocks, scales).transpose(1, 2))
+                stored |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+    elif family.quantised:
+        for name, p in parameters.items():
+            if not re.search(PROJECTION, name):
+                continue
+            block = {"fp8": (128, 128), "fp8-tensor": None, "fp8-channel": (1, p.shape[1])}[family.quantised]
+            codes, scales = weights.to_fp8(p, block)
+            p.copy_(weights.from_fp8(codes, scales, block))
+            stored[name] = codes
+            if family.quantised == "fp8":
+                stored[f"{name}_scale_inv"] = scales.bfloat16()
+            elif family.quantised == "fp8-channel":
+                stored[f"{name}_scale"] = scales.bfloat16()
+            else:
+                stored[f"{name}_scale"] = scales.reshape(())
+                stored[name.replace("weight", "input_scale")] = torch.tensor(0.02)
+    return stored
+
+
+@torch.no_grad()
+def dequantise(family, found):
+    """The tensors of a folder by transformers' names of parameters, in float32."""
+    values = {}
+    for name, data in found.items():
+        if name.endswith("_blocks"):
+            plain = name.removesuffix("_blocks")
+            values[plain] = weights.from_mxfp4(data, found[f"{plain}_scales"]).transpose(1, 2)
+        elif data.dtype == torch.float8_e4m3fn:
+            if family.quantised == "fp8":
+                values[name] = weights.from_fp8(data, found[f"{name}_scale_inv"], (128, 128))
+            else:
+                scale = found[f"{name}_scale"]
+                values[name] = data.float() * scale.float()
+        elif not name.endswith(("_scales", "_scale", "_scale_inv")):
+            values[name] = data.float()
+    return values
 
 
 def save(family, model, stored, dtype, folder):
     """The safetensors files, under the names that the makers' files have."""
-    shard = family.shard or "1GB"
-    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
-    model.float()
+    original = copy.deepcopy(model)
+    original.to(dtype).save_pretrained(folder, max_shard_size=family.shard or "1GB")
     # The configuration as transformers 5 spells it, for who reads either.
     (folder / "config.json").rename(folder / "config.v5.json")
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    path, extra = folder / "model.safetensors", dict(stored)
+    if family.config["model_type"] == "bert":
+        # The published files keep a buffer of older versions, and so does this one.
+        count = family.config["max_position_embeddings"]
+        extra["embeddings.position_ids"] = torch.arange(count)[None]
+    if extra:
+        gone = {n.removesuffix("_blocks").removesuffix("_scales") for n in extra}
+        kept = {n: t for n, t in load_file(path).items() if n not in gone}
+        save_file(kept | extra, path, {"format": "pt"})
+    if family.pooling:
+        sentence_transformer(family, folder)
+
+
+def sentence_transformer(family, folder):
+    """The files that say how a sentence's vector is made of its tokens'."""
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    kinds = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
+    width = family.config.get("hidden_size") or family.config["n_embd"]
+    modes = {f"pooling_mode_{k}": k == kinds[family.pooling] for k in kinds.values()}
+    text(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width} | modes)
+    parts = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize")]
+    text(folder / "modules.json", [
+        {"idx": int(i), "name": i, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, path, kind in parts
+    ])
 
 
 def files(folder):
@@ -107,7 +180,21 @@ def files(folder):
 
 
 def fill(family, model, folder):
-    """Fills a model in float32 from the folder's files, by transformers' own loader."""
-    loaded = model_class(family).from_pretrained(
-        folder, config=model.config, dtype=torch.float32, attn_implementation="eager")
-    return loaded.eval()
+    """The model with the folder's weights in float32: by transformers' own loader, but where they are quantised."""
+    if not family.quantised:
+        return model_class(family).from_pretrained(
+            folder, config=model.config, dtype=torch.float32, attn_implementation="eager").eval()
+    absent, strange = model.load_state_dict(dequantise(family, files(folder)), strict=False)
+    strange = [n for n in strange if not n.endswith("input_scale")]
+    if strange or set(absent) - {"lm_head.weight"}:
+        raise ValueError(f"{family.name}: absent {absent}, strange {strange}")
+    return model.eval()
+
+
+@torch.no_grad()
+def zero(model, pattern):
+    """Sets the parameters whose names match to zero."""
+    found = [p for name, p in model.named_parameters() if re.search(pattern, name)]
+    assert found, pattern
+    for p in found:
+        p.zero_()

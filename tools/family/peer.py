@@ -1,16 +1,20 @@
 """The GGUF files, by ggml's makers' converter, and what llama.cpp computes from them."""
 
+import copy
 import ctypes
+import dataclasses
 import logging
+import shutil
 import sys
 from pathlib import Path
 
+import folder as folders
 import reference
 
 TYPES = {"float32": "ALL_F32", "float16": "MOSTLY_F16", "bfloat16": "MOSTLY_BF16"}
 
 
-def convert(family, folder, path, dtype, hparams=None):
+def convert(family, folder, path, dtype):
     """Writes `path` from the folder, the tokenizer's metadata put down plainly."""
     import conversion
     import gguf
@@ -30,7 +34,8 @@ def convert(family, folder, path, dtype, hparams=None):
                 self.gguf_writer.add_chat_template(family.chat)
 
     ftype = getattr(gguf.LlamaFileType, TYPES[dtype])
-    options = {"hparams": hparams} if hparams else {}
+    # transformers would read nomic's own names as its defaults.
+    options = {"hparams": dict(family.config)} if family.native else {}
     Plain(folder, ftype, path, model_name=family.name, **options).write()
 
 
@@ -42,13 +47,16 @@ class LlamaCpp:
 
         self.api = api = llama_cpp
         # Kept, so that it is not collected while llama.cpp calls it.
-        self.quiet = api.llama_log_callback(lambda level, text, data: None)
+        said = []
+        self.quiet = api.llama_log_callback(lambda level, text, data: said.append((level, text)))
         api.llama_log_set(self.quiet, ctypes.c_void_p(0))
         options = api.llama_model_default_params()
         options.n_gpu_layers = 0
         self.model = api.llama_model_load_from_file(str(path).encode(), options)
         if not self.model:
-            raise ValueError(f"llama.cpp does not load {path}")
+            # Levels from 3 on are warnings and errors.
+            why = "".join(text.decode() for level, text in said if level > 2)
+            raise ValueError(f"llama.cpp does not load {path}: {why}")
         options = api.llama_context_default_params()
         options.n_ctx, options.n_batch, options.n_ubatch = context, context, context
         options.n_threads = options.n_threads_batch = 2
@@ -124,7 +132,24 @@ def add_paths(llama_cpp):
 
 
 def plain(family, folder, scratch, kept, data):
-    """The family in a float32 GGUF file, and the numbers to hold it to."""
-    path = scratch / "f32.gguf"
-    convert(family, folder, path, "float32")
-    return kept, data, path
+    """The family in a float32 GGUF file without what llama.cpp does not do, and the numbers to hold it to."""
+    if not family.peer and not family.quantised:
+        source, other = folder, family
+    else:
+        config = {k: v for k, v in family.config.items() if k != "quantization_config"} | family.peer
+        other = dataclasses.replace(family, config=config, quantised=None)
+        source = scratch / family.name
+        shutil.copytree(folder, source)
+        model = reference.load(family, folder, **family.peer)
+        for path in source.glob("model*"):
+            path.unlink()
+        model.save_pretrained(source)
+        folders.text(source / "config.json", config)
+        if family.peer:
+            kept, data = copy.deepcopy(kept), bytearray()
+            for case in kept["cases"]:
+                logits = reference.logits(model, case["ids"], case["rows"])
+                case["logits"] = {"offset": len(data), "shape": list(logits.shape)}
+                data += logits.tobytes()
+    convert(other, source, scratch / "f32.gguf", "float32")
+    return kept, data, scratch / "f32.gguf"

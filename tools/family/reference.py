@@ -82,7 +82,11 @@ def of_decoder(family, folder, arrays):
         found.append({"name": name, "ids": ids, "rows": rows, "logits": arrays.add(kept)})
     told = {}
     for key, value in family.tells.items():
-        changed = load(family, folder, **{key: value})
+        if key.startswith("zero "):
+            changed = load(family, folder)
+            folders.zero(changed, key.removeprefix("zero "))
+        else:
+            changed = load(family, folder, **{key: value})
         told[key] = round(difference(logits(changed, *texts[1][1:]), kept), 6)
         if told[key] < 1e-2:
             raise ValueError(f"{family.name}: {key} = {value} moves the logits by {told[key]} only")

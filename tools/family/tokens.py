@@ -15,7 +15,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 TEXTS = ["Hello, world!", "the heron in the reeds  stares at 1234 fish\n", "naïve café 日本 😀", "  it's\tall over\r\n\n"]
 
 # What `tokenizer.ggml.pre` calls a pattern that another family's name stands for, too.
-SAME_PATTERN = {"dbrx": "llama-bpe", "refact": "smollm"}
+SAME_PATTERN = {"dbrx": "llama-bpe", "refact": "smollm", "smaug-bpe": "llama-bpe"}
 
 MERGES = [
     "Ġ t", "h e", "i n", "r e", "o n", "Ġt he", "e r", "Ġ a", "Ġ s", "a t", "e n", "o r",

@@ -39,11 +39,12 @@ def statistics(name, p, gemma):
     return 0.0, gain / p.shape[-1] ** 0.5
 
 
-def round_to(model, dtype):
-    """Makes each parameter a value of `dtype`, still held in float32."""
+def round_to(model, dtype, but=()):
+    """Makes each parameter a value of `dtype`, still held in float32, `but` some."""
     with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(p.to(dtype))
+        for name, p in model.named_parameters():
+            if name not in but:
+                p.copy_(p.to(dtype))
 
 
 def final_norm(model):

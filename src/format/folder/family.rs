@@ -1,0 +1,174 @@
+//! What a family's folders are like, beside what they say themselves.
+
+use serde_json::Value as Json;
+
+use crate::error::{Error, Result};
+
+/// A family of models as Hugging Face names it.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// `model_type` in `config.json`.
+    pub(super) model_type: &'static str,
+    /// GGUF's name of the architecture.
+    pub(super) arch: &'static str,
+    /// GGUF wants rotating pairs side by side, and a folder has them half a head apart.
+    pub(super) rotary: bool,
+    /// Norms are stored less one.
+    pub(super) minus_one: bool,
+    /// What `post_attention_layernorm` is called in GGUF.
+    pub(super) post_attention: &'static str,
+    /// What `config.json` may leave out.
+    pub(super) defaults: &'static [(&'static str, f64)],
+}
+
+const PLAIN: Family = Family {
+    model_type: "",
+    arch: "",
+    rotary: false,
+    minus_one: false,
+    post_attention: "ffn_norm",
+    defaults: &[("rms_norm_eps", 1e-6)],
+};
+
+const GEMMA: Family = Family {
+    minus_one: true,
+    post_attention: "post_attention_norm",
+    ..PLAIN
+};
+
+const GEMMA3: Family = Family {
+    model_type: "gemma3_text",
+    arch: "gemma3",
+    defaults: &[
+        ("rms_norm_eps", 1e-6),
+        ("num_attention_heads", 8.0),
+        ("num_key_value_heads", 4.0),
+        ("head_dim", 256.0),
+        ("max_position_embeddings", 131_072.0),
+        ("query_pre_attn_scalar", 256.0),
+        ("sliding_window", 4096.0),
+        ("rope_theta", 1e6),
+        ("rope_local_base_freq", 1e4),
+        ("vocab_size", 262_208.0),
+    ],
+    ..GEMMA
+};
+
+/// Every family we read. Defaults are those of the makers' configuration classes.
+const FAMILIES: &[Family] = &[
+    Family {
+        model_type: "llama",
+        arch: "llama",
+        rotary: true,
+        ..PLAIN
+    },
+    Family {
+        model_type: "mistral",
+        arch: "llama",
+        rotary: true,
+        ..PLAIN
+    },
+    Family {
+        model_type: "ministral3",
+        arch: "mistral3",
+        rotary: true,
+        ..PLAIN
+    },
+    Family {
+        model_type: "smollm3",
+        arch: "smollm3",
+        rotary: true,
+        ..PLAIN
+    },
+    Family {
+        model_type: "qwen2",
+        arch: "qwen2",
+        ..PLAIN
+    },
+    Family {
+        model_type: "qwen3",
+        arch: "qwen3",
+        defaults: &[("rms_norm_eps", 1e-6), ("head_dim", 128.0)],
+        ..PLAIN
+    },
+    Family {
+        model_type: "qwen3_moe",
+        arch: "qwen3moe",
+        defaults: &[("rms_norm_eps", 1e-6), ("num_experts_per_tok", 8.0)],
+        ..PLAIN
+    },
+    Family {
+        model_type: "gemma2",
+        arch: "gemma2",
+        defaults: &[
+            ("rms_norm_eps", 1e-6),
+            ("head_dim", 256.0),
+            ("query_pre_attn_scalar", 256.0),
+            ("sliding_window", 4096.0),
+            ("attn_logit_softcapping", 50.0),
+            ("final_logit_softcapping", 30.0),
+        ],
+        ..GEMMA
+    },
+    GEMMA3,
+    Family {
+        model_type: "gemma3",
+        ..GEMMA3
+    },
+    Family {
+        model_type: "phi3",
+        arch: "phi3",
+        defaults: &[("rms_norm_eps", 1e-5)],
+        ..PLAIN
+    },
+    Family {
+        model_type: "olmo2",
+        arch: "olmo2",
+        post_attention: "post_attention_norm",
+        defaults: &[("rms_norm_eps", 1e-5)],
+        ..PLAIN
+    },
+    Family {
+        model_type: "olmo3",
+        arch: "olmo2",
+        post_attention: "post_attention_norm",
+        defaults: &[("rms_norm_eps", 1e-5), ("sliding_window", 4096.0)],
+        ..PLAIN
+    },
+    Family {
+        model_type: "granite",
+        arch: "granite",
+        rotary: true,
+        ..PLAIN
+    },
+    Family {
+        model_type: "gpt_oss",
+        arch: "gpt-oss",
+        post_attention: "post_attention_norm",
+        defaults: &[
+            ("rms_norm_eps", 1e-5),
+            ("head_dim", 64.0),
+            ("sliding_window", 128.0),
+            ("rope_theta", 150_000.0),
+            ("num_experts_per_tok", 4.0),
+        ],
+        ..PLAIN
+    },
+];
+
+/// The family of a `config.json`.
+///
+/// # Errors
+/// [`Error::Architecture`] for one we do not read.
+pub(super) fn find(config: &Json) -> Result<&'static Family> {
+    let name = config["model_type"].as_str().unwrap_or("nothing");
+    let family = FAMILIES.iter().find(|f| f.model_type == name);
+    family.ok_or_else(|| Error::Architecture {
+        name: super::super::gguf::shown(name.as_bytes()),
+        known: FAMILIES
+            .iter()
+            .map(|f| f.model_type)
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
+}

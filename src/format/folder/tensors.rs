@@ -1,0 +1,389 @@
+//! Tensors of a folder under GGUF's names.
+
+use std::collections::BTreeMap;
+
+use safetensors::Dtype;
+use serde_json::Value as Json;
+
+use super::config::Config;
+use super::family::Family;
+use super::rows::{Convert, Piece, Raw, Recipe};
+use super::{Raws, problem};
+use crate::error::{FileProblem, Result};
+use crate::quant::Format;
+use crate::rope::llama3_divisors;
+use crate::tensor::{DType, TensorInfo};
+
+/// Parts of a layer, and what GGUF calls them.
+const PARTS: &[(&str, &str)] = &[
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.qkv_proj", "attn_qkv"),
+    ("self_attn.o_proj", "attn_output"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("pre_feedforward_layernorm", "ffn_norm"),
+    ("post_feedforward_layernorm", "post_ffw_norm"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+    ("mlp.gate_up_proj", "ffn_up"),
+    ("mlp.gate", "ffn_gate_inp"),
+    ("mlp.router", "ffn_gate_inp"),
+];
+
+/// Parts of one of many experts.
+const EXPERT_PARTS: &[(&str, &str)] = &[
+    ("gate_proj.weight", "ffn_gate_exps"),
+    ("up_proj.weight", "ffn_up_exps"),
+    ("down_proj.weight", "ffn_down_exps"),
+];
+
+/// Where models that are more than text keep the part that is.
+const PREFIXES: [&str; 4] = [
+    "model.language_model.",
+    "language_model.model.",
+    "language_model.",
+    "model.",
+];
+
+/// What is there and not needed.
+const IDLE: [&str; 2] = ["rotary_emb.inv_freq", "vision"];
+
+/// Tensors under way.
+struct Maker<'a> {
+    family: &'static Family,
+    config: Config<'a>,
+    raws: &'a Raws,
+    /// The folder, for messages.
+    folder: &'a str,
+    tensors: Vec<TensorInfo>,
+    recipes: Vec<Recipe>,
+}
+
+/// GGUF's tensors of a folder, and how each is made.
+pub(super) fn translate(
+    family: &'static Family,
+    config: &Json,
+    raws: &Raws,
+    folder: &str,
+) -> Result<(Vec<TensorInfo>, Vec<Recipe>)> {
+    let mut maker = Maker {
+        family,
+        config: Config::new(family, config),
+        raws,
+        folder,
+        tensors: Vec::new(),
+        recipes: Vec::new(),
+    };
+    // Experts of their own names, by GGUF's name and number.
+    let mut experts: BTreeMap<String, BTreeMap<usize, &Raw>> = BTreeMap::new();
+    for (name, raw) in raws {
+        let short = PREFIXES.iter().find_map(|p| name.strip_prefix(p));
+        let short = short.unwrap_or(name);
+        if let Some((layer, part)) = layer(short) {
+            if let Some((number, part)) = expert(part) {
+                let of_all = format!("blk.{layer}.{part}.weight");
+                experts.entry(of_all).or_default().insert(number, raw);
+            } else if !maker.layer_part(layer, part, name, raw)? {
+                unknown(name);
+            }
+            continue;
+        }
+        match short {
+            "embed_tokens.weight" => maker.matrix("token_embd.weight", name, raw, None)?,
+            "norm.weight" => maker.vector("output_norm.weight", raw, family.minus_one)?,
+            "lm_head.weight" if maker.config.tied() => {}
+            "lm_head.weight" => maker.matrix("output.weight", name, raw, None)?,
+            _ => unknown(name),
+        }
+    }
+    for (name, of_one) in experts {
+        maker.stack(name, &of_one)?;
+    }
+    maker.divisors()?;
+    Ok((maker.tensors, maker.recipes))
+}
+
+fn unknown(name: &str) {
+    if !IDLE.iter().any(|idle| name.contains(idle)) {
+        let name = super::super::gguf::shown(name.as_bytes());
+        log::warn!("tensor `{name}` has no place in this architecture and is not used");
+    }
+}
+
+/// Number and part of `layers.N.part`.
+fn layer(name: &str) -> Option<(usize, &str)> {
+    let (number, part) = name.strip_prefix("layers.")?.split_once('.')?;
+    Some((number.parse().ok()?, part))
+}
+
+/// Number and GGUF's name of `mlp.experts.N.part`.
+fn expert(part: &str) -> Option<(usize, &'static str)> {
+    let (number, part) = part.strip_prefix("mlp.experts.")?.split_once('.')?;
+    let (_, name) = EXPERT_PARTS.iter().find(|(p, _)| *p == part)?;
+    Some((number.parse().ok()?, name))
+}
+
+impl Maker<'_> {
+    /// A part of a layer; false where it has no place.
+    fn layer_part(&mut self, layer: usize, part: &str, name: &str, raw: &Raw) -> Result<bool> {
+        let block = |part: &str| format!("blk.{layer}.{part}");
+        if part == "self_attn.sinks" {
+            self.vector(&block("attn_sinks.weight"), raw, false)?;
+            return Ok(true);
+        }
+        if let Some(part) = part.strip_prefix("mlp.experts.") {
+            return self.experts(layer, part, raw);
+        }
+        let Some((stem, kind)) = part.rsplit_once('.') else {
+            return Ok(false);
+        };
+        let to = if stem == "post_attention_layernorm" {
+            self.family.post_attention
+        } else if let Some((_, to)) = PARTS.iter().find(|(from, _)| *from == stem) {
+            to
+        } else {
+            return Ok(false);
+        };
+        if kind != "weight" && kind != "bias" {
+            return Ok(false);
+        }
+        let to = block(&format!("{to}.{kind}"));
+        let turns = self.family.rotary && matches!(stem, "self_attn.q_proj" | "self_attn.k_proj");
+        let head = turns.then(|| self.config.head_dim()).transpose()?;
+        if raw.shape.len() == 1 {
+            let norm = stem.ends_with("norm") && self.family.minus_one;
+            self.vector(&to, raw, norm)?;
+            if let Some(recipe) = self.recipes.last_mut().filter(|_| head.is_some()) {
+                // A bias is turned as the rows that it belongs to: each element is a row.
+                (recipe.cols, recipe.head) = (1, head);
+                recipe.pieces[0].rows = raw.shape[0];
+            }
+        } else {
+            self.matrix(&to, name, raw, head)?;
+        }
+        Ok(true)
+    }
+
+    /// Experts that are stored together, as gpt-oss's are: gate and up take turns, row by row.
+    fn experts(&mut self, layer: usize, part: &str, raw: &Raw) -> Result<bool> {
+        let (stem, kind) = match part.rsplit_once('_') {
+            Some((stem, kind @ ("bias" | "blocks" | "scales"))) => (stem, kind),
+            _ => (part, "weight"),
+        };
+        let (names, step): (&[&str], usize) = match stem {
+            "gate_up_proj" => (&["ffn_gate_exps", "ffn_up_exps"], 2),
+            "down_proj" => (&["ffn_down_exps"], 1),
+            _ => return Ok(false),
+        };
+        let count = raw.shape.first().copied().unwrap_or(0);
+        for (first, name) in names.iter().enumerate() {
+            let name = |kind: &str| format!("blk.{layer}.{name}.{kind}");
+            match (kind, &raw.shape[..]) {
+                // The other half of the blocks.
+                ("scales", _) => {}
+                ("bias", [_, n]) => {
+                    // An element is a row here.
+                    let piece = Piece {
+                        raw: raw.clone(),
+                        first,
+                        step,
+                        rows: count * n / step,
+                    };
+                    let shape = vec![count, n / step];
+                    let convert = Convert::Floats(0.0);
+                    self.add(
+                        name("bias"),
+                        shape,
+                        DType::F32,
+                        vec![piece],
+                        convert,
+                        None,
+                        1,
+                    );
+                }
+                ("blocks", [_, n, groups, 16]) => {
+                    let scales = format!("layers.{layer}.mlp.experts.{stem}_scales");
+                    let scales = self.raws.iter().find(|(n, _)| n.ends_with(&scales));
+                    let Some((_, scales)) = scales.filter(|(_, s)| s.shape[..] == raw.shape[..3])
+                    else {
+                        return Ok(false);
+                    };
+                    let piece = Piece {
+                        raw: raw.clone(),
+                        first,
+                        step,
+                        rows: count * n / step,
+                    };
+                    let shape = vec![count, n / step, groups * 32];
+                    let convert = Convert::Mxfp4(scales.clone());
+                    let cols = groups * 32;
+                    let name = name("weight");
+                    self.add(name, shape, DType::MXFP4, vec![piece], convert, None, cols);
+                }
+                ("weight", [_, inputs, n]) => {
+                    let Some(dtype) = plain(raw.dtype) else {
+                        return Ok(false);
+                    };
+                    let piece = Piece {
+                        raw: raw.clone(),
+                        first,
+                        step,
+                        rows: count * n / step,
+                    };
+                    let shape = vec![count, n / step, *inputs];
+                    let convert = Convert::Transposed;
+                    let name = name("weight");
+                    self.add(name, shape, dtype, vec![piece], convert, None, *inputs);
+                }
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// A matrix as it is, or with the halves of its heads alternating.
+    fn matrix(&mut self, to: &str, from: &str, raw: &Raw, head: Option<usize>) -> Result<()> {
+        let dtype = self.dtype(from, raw)?;
+        let cols = raw.shape.last().copied().unwrap_or(1);
+        // GGUF keeps scores of experts in full.
+        let (dtype, convert) = if to.contains("ffn_gate_inp") {
+            (DType::F32, Convert::Floats(0.0))
+        } else {
+            (dtype, Convert::Copy)
+        };
+        let (shape, pieces) = (raw.shape.clone(), vec![Piece::whole(raw)]);
+        self.add(to.into(), shape, dtype, pieces, convert, head, cols);
+        Ok(())
+    }
+
+    /// A vector, in f32.
+    fn vector(&mut self, to: &str, raw: &Raw, less_one: bool) -> Result<()> {
+        self.dtype(to, raw)?;
+        let len = raw.shape.iter().product();
+        let convert = Convert::Floats(if less_one { 1.0 } else { 0.0 });
+        let pieces = vec![Piece::whole(raw)];
+        self.add(to.into(), vec![len], DType::F32, pieces, convert, None, len);
+        Ok(())
+    }
+
+    /// One matrix of all experts.
+    fn stack(&mut self, to: String, of_one: &BTreeMap<usize, &Raw>) -> Result<()> {
+        let count = of_one.len();
+        let Some((_, first)) = of_one.first_key_value() else {
+            return Ok(());
+        };
+        let whole = of_one.keys().copied().eq(0..count);
+        let same = |r: &&Raw| r.shape == first.shape && r.dtype == first.dtype;
+        if !whole || !of_one.values().all(same) || first.shape.len() != 2 {
+            let reason = format!("the experts of `{to}` are not all there, or not of one shape");
+            return Err(problem(self.folder, FileProblem::Safetensors { reason }));
+        }
+        let dtype = self.dtype(&to, first)?;
+        let (rows, cols) = (first.shape[0], first.shape[1]);
+        let pieces = of_one.values().map(|raw| Piece::whole(raw)).collect();
+        let shape = vec![count, rows, cols];
+        self.add(to, shape, dtype, pieces, Convert::Copy, None, cols);
+        Ok(())
+    }
+
+    /// What Llama 3's and LongRoPE's frequencies are divided by.
+    fn divisors(&mut self) -> Result<()> {
+        let [rope, _] = self.config.ropes();
+        let number = |key: &str| self.config.rope_number(rope, key);
+        let kind = [&rope["rope_type"], &rope["type"]];
+        match kind.into_iter().find_map(Json::as_str) {
+            Some("llama3") => {
+                let base = number("rope_theta")?.unwrap_or(10_000.0);
+                let factor = number("factor")?.unwrap_or(8.0);
+                let low = number("low_freq_factor")?.unwrap_or(1.0);
+                let high = number("high_freq_factor")?.unwrap_or(4.0);
+                let original = number("original_max_position_embeddings")?.unwrap_or(8192.0);
+                let dims = self.config.rope_dims()?;
+                let values = llama3_divisors(dims, base, factor, [low, high], original);
+                self.literal("rope_freqs.weight", values);
+            }
+            Some("longrope" | "su") => {
+                for (from, to) in [
+                    ("long_factor", "rope_factors_long.weight"),
+                    ("short_factor", "rope_factors_short.weight"),
+                ] {
+                    let list = rope[from].as_array().map_or(&[][..], Vec::as_slice);
+                    let values = list.iter().map(|v| v.as_f64().unwrap_or(1.0) as f32);
+                    self.literal(to, values.collect());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn literal(&mut self, name: &str, values: Vec<f32>) {
+        let len = values.len();
+        let convert = Convert::Copy;
+        self.add(
+            name.into(),
+            vec![len],
+            DType::F32,
+            vec![],
+            convert,
+            None,
+            len,
+        );
+        if let Some(recipe) = self.recipes.last_mut() {
+            recipe.literal = values;
+        }
+    }
+
+    /// The type of a raw tensor, where we can keep it.
+    fn dtype(&self, name: &str, raw: &Raw) -> Result<DType> {
+        plain(raw.dtype).ok_or_else(|| {
+            let name = super::super::gguf::shown(name.as_bytes());
+            let reason = format!("tensor `{name}` is {:?}, which is not read", raw.dtype);
+            problem(self.folder, FileProblem::Safetensors { reason })
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a row of the tensor's table")]
+    fn add(
+        &mut self,
+        name: String,
+        shape: Vec<usize>,
+        dtype: DType,
+        pieces: Vec<Piece>,
+        convert: Convert,
+        head: Option<usize>,
+        cols: usize,
+    ) {
+        let elements: usize = shape.iter().product();
+        let format = Format::of(dtype);
+        self.tensors.push(TensorInfo {
+            name,
+            dtype,
+            bytes: (elements / format.block * format.block_bytes) as u64,
+            shape,
+            file: pieces.first().map_or(0, |p| p.raw.file),
+            offset: pieces.first().map_or(0, |p| p.raw.offset),
+        });
+        self.recipes.push(Recipe {
+            pieces,
+            head,
+            convert,
+            literal: Vec::new(),
+            cols,
+        });
+    }
+}
+
+/// Plain numbers.
+fn plain(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
