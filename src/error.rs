@@ -25,6 +25,33 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A file to be written is there already.
+    #[error("{} is there already: give another name, or replace it by --force", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file to be written is one that is read.
+    #[error("{} is a file of the model itself: give the new one another name", path.display())]
+    Itself {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Weights that are not numbers.
+    #[error(
+        "{what} has a weight that is NaN or infinite, so the model cannot be quantised; \
+         fetch or convert it again"
+    )]
+    NotFinite {
+        /// Which weights.
+        what: String,
+    },
+    /// The caller asked to stop.
+    #[error("writing {} was stopped, and nothing of it is left", path.display())]
+    Stopped {
+        /// The file.
+        path: PathBuf,
+    },
     /// Columns that do not divide into a format's blocks.
     #[error(
         "rows of {columns} elements cannot be {dtype}, whose blocks have {block}; convert the model with another type"

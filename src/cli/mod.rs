@@ -21,6 +21,7 @@ mod help;
 mod measure;
 mod models;
 mod progress;
+mod quantize;
 mod sampling;
 
 /// A local GPT-4o mini: small open models on any GPU.
@@ -60,6 +61,9 @@ enum Command {
     /// Turn text into token ids.
     #[command(after_help = help::TOKENIZE)]
     Tokenize(models::Tokenize),
+    /// Write a model in another type: fewer bits for its weights, a smaller file.
+    #[command(after_help = help::QUANTIZE)]
+    Quantize(quantize::Quantize),
     /// How well a model predicts a text.
     #[command(after_help = help::PERPLEXITY)]
     Perplexity(measure::Perplexity),
@@ -156,6 +160,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Devices(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Tokenize(c) => c.run(),
+        Command::Quantize(c) => c.run(),
         Command::Perplexity(c) => c.run(),
         Command::Bench(c) => c.run(),
     };

@@ -79,7 +79,7 @@ fn row_bytes(plane: &Plane, cols: usize) -> usize {
     cols / plane.per * plane.bytes
 }
 
-fn check_length(what: &'static str, want: usize, got: usize) -> Result<()> {
+pub(super) fn check_length(what: &'static str, want: usize, got: usize) -> Result<()> {
     if want == got {
         return Ok(());
     }

@@ -6,6 +6,8 @@
 //! Nothing is lost between the two: [`unpack`] gives the same floats as [`dequantize`], bit by bit.
 
 mod block;
+mod convert;
+mod fit;
 mod float;
 mod iq4_nl;
 mod iq4_xs;
@@ -24,11 +26,14 @@ mod q8_0;
 #[doc(hidden)]
 pub mod testing;
 
+pub use convert::{convert, fitting, quantize};
 pub use layout::{Layout, MAX_PLANES, Planes, dequantize, repack_rows, unpack};
 
 use crate::tensor::DType;
 use crate::{Error, Result};
-use block::{Block, dequantize_blocks, random_blocks, repack_blocks, unpack_blocks};
+use block::{
+    Block, dequantize_blocks, quantize_blocks, random_blocks, repack_blocks, unpack_blocks,
+};
 
 /// What the items of a plane hold.
 ///
@@ -118,6 +123,10 @@ pub struct Format {
     /// Whole blocks to ggml's f32 values. Panics unless `bytes` are whole blocks and `out` has
     /// their number of elements; [`dequantize`] checks.
     pub dequantize: fn(bytes: &[u8], out: &mut [f32]),
+    /// Values to whole blocks, as near as the format allows: NaN counts as 0, and what is too large
+    /// for it is cut; plain floats keep such numbers. Panics unless `values` has the elements of
+    /// `out`'s blocks; [`convert`] checks.
+    pub quantize: fn(values: &[f32], out: &mut [u8]),
     /// Whole blocks to planes of their exact size. Panics on other sizes; [`repack_rows`] checks.
     pub repack: fn(bytes: &[u8], planes: &mut Planes<'_>),
     unpack: fn(planes: &[&[u8]; MAX_PLANES], out: &mut [f32]),
@@ -141,6 +150,7 @@ impl Format {
             block_bytes: size_of::<B>(),
             planes: B::PLANES,
             dequantize: dequantize_blocks::<B>,
+            quantize: quantize_blocks::<B>,
             repack: repack_blocks::<B>,
             unpack: unpack_blocks::<B>,
             random: random_blocks::<B>,
