@@ -174,10 +174,12 @@ const FILES: &[(&str, &str)] = &[
         "lib/element_f32",
         include_str!("../shaders/lib/element_f32.wgsl"),
     ),
+    ("lib/fit", include_str!("../shaders/lib/fit.wgsl")),
     (
         "lib/gelu_tanh",
         include_str!("../shaders/lib/gelu_tanh.wgsl"),
     ),
+    ("lib/half", include_str!("../shaders/lib/half.wgsl")),
     ("lib/head", include_str!("../shaders/lib/head.wgsl")),
     (
         "lib/head_lanes",
@@ -229,6 +231,7 @@ const FILES: &[(&str, &str)] = &[
         "lib/silu_clamped",
         include_str!("../shaders/lib/silu_clamped.wgsl"),
     ),
+    ("lib/source", include_str!("../shaders/lib/source.wgsl")),
     ("lib/words", include_str!("../shaders/lib/words.wgsl")),
     (
         "lib/words_wide",

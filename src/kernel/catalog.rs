@@ -1,11 +1,12 @@
 //! Every variant we ship, as launches: what the tests and the benches walk.
 
 use super::attention::{self, KvShape, KvType, Site};
+use super::encode::{self, ENCODERS};
 use super::linear::{self, Columns, Input, Inputs, Output, Weight};
 use super::{Dispatch, Resource, pointwise, sample};
 use crate::caps::{Caps, Precision};
 use crate::graph::{Act, Attention, NodeId, Sharpen, VectorId};
-use crate::quant::{FORMATS, Layout};
+use crate::quant::{FORMATS, Format, Layout};
 use crate::tensor::DType;
 
 /// How large the launches are where no variant depends on it.
@@ -299,6 +300,18 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             to,
             tokens,
         ));
+    }
+    // Weights as they come in folders and files, into every type that they are quantised to.
+    for (dtype, ..) in ENCODERS {
+        for source in [DType::F32, DType::F16, DType::BF16, DType::Q8_0] {
+            let to = Layout::new(*dtype, rows, COLS);
+            let source = Weight {
+                resource: x,
+                ..weight(source, 0)
+            };
+            let label = Format::of(*dtype).name;
+            all.extend(encode::encode(caps, label, source, y, &to, 0));
+        }
     }
     for output in &outputs[1..] {
         for dtype in [DType::Q4_1, DType::Q6_K] {

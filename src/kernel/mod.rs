@@ -10,6 +10,7 @@ use crate::shader::{ComposeError, Const, Consts, Dialect, Variant, compose};
 
 pub mod attention;
 pub mod catalog;
+pub mod encode;
 pub mod linear;
 pub mod pointwise;
 pub mod probe;
@@ -47,6 +48,12 @@ pub const KERNELS: &[&Kernel] = &[
     &attention::PROMPT,
     &attention::PROMPT_LANES,
     &attention::ROPE_APPEND,
+    &encode::F16,
+    &encode::Q4_0,
+    &encode::Q4_K,
+    &encode::Q5_0,
+    &encode::Q6_K,
+    &encode::Q8_0,
     &linear::MATMUL_DIRECT,
     &linear::MATMUL_INT8,
     &linear::MATMUL_LANES,

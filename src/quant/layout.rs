@@ -3,6 +3,7 @@
 use super::{Format, Plane};
 use crate::tensor::DType;
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// The most planes a format has.
 pub const MAX_PLANES: usize = 4;
@@ -66,6 +67,14 @@ impl Layout {
     fn plane_bytes(&self, plane: usize) -> usize {
         let plane = Format::of(self.dtype).planes.get(plane);
         plane.map_or(0, |plane| self.rows * row_bytes(plane, self.cols))
+    }
+
+    /// Where some rows' items of a plane lie in the buffer.
+    pub fn rows(&self, plane: usize, rows: Range<usize>) -> Range<usize> {
+        let plane_of = Format::of(self.dtype).planes.get(plane);
+        let row = plane_of.map_or(0, |plane| row_bytes(plane, self.cols));
+        let start = self.offsets.get(plane).copied().unwrap_or(self.bytes);
+        start + rows.start * row..start + rows.end * row
     }
 
     /// Checks a buffer's length.

@@ -13,6 +13,7 @@ use crate::shader::Const;
 use crate::tensor::DType;
 
 mod attention;
+mod encode;
 mod linear;
 mod pointwise;
 
@@ -26,7 +27,24 @@ pub struct Probe {
     /// What must stand in some of them afterwards: (buffer, first element, values). Every other
     /// word of a buffer it may write must be as it was.
     pub expect: Vec<Expected>,
+    /// Rows of planes that must stand in a buffer, for kernels that make weights.
+    pub rows: Option<Rows>,
     /// Largest error allowed, as a share of the largest expected magnitude.
+    pub tolerance: f64,
+}
+
+/// The last rows of a weight in its planes; every other word must be as it was.
+#[derive(Debug)]
+pub struct Rows {
+    /// The buffer.
+    pub resource: Resource,
+    /// How the weight lies there.
+    pub layout: Layout,
+    /// The first of the rows.
+    pub first: usize,
+    /// What they stand for.
+    pub values: Vec<f32>,
+    /// How far all of them may be from that, as a share of their norm.
     pub tolerance: f64,
 }
 
@@ -220,6 +238,7 @@ fn done(
         dispatch,
         buffers,
         expect,
+        rows: None,
         tolerance: 2e-5,
     }
 }
@@ -243,6 +262,7 @@ pub fn probe(dispatch: &Dispatch, seed: u64) -> Probe {
         "matvec" | "matvec_glu" | "matvec_qkv" => linear::matvec(dispatch, &r, &mut random),
         "quantize" => linear::quantize(dispatch, &r, &mut random),
         name if name.starts_with("matmul_") => linear::matmul(dispatch, &r, &mut random),
+        name if name.starts_with("encode_") => encode::encode(dispatch, &r, &mut random),
         "embed" => pointwise::embed(dispatch, &r, &mut random),
         "rms_norm" | "add_norm" => pointwise::norm(dispatch, &r, &mut random),
         "qk_norm" => pointwise::qk_norm(dispatch, &r, &mut random),
