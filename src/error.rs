@@ -410,6 +410,18 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Says of which tensor it is, where that was not known.
+    pub(crate) fn of_tensor(self, name: &str) -> Self {
+        match self {
+            Self::NotFinite { .. } => Self::NotFinite {
+                what: format!("tensor `{}`", name.escape_debug()),
+            },
+            other => other,
+        }
+    }
+}
+
 fn no_adapter(wanted: Option<&str>, found: &[String]) -> String {
     match (wanted, found) {
         (_, []) => {

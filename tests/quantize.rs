@@ -17,6 +17,8 @@ use omnimini::tensor::DType;
 use tempfile::TempDir;
 
 mod common;
+#[path = "quantize/load.rs"]
+mod load;
 
 /// Relative squared error.
 fn error(values: &[f32], back: &[f32]) -> f64 {

@@ -14,6 +14,8 @@ use crate::caps::Precision;
 use crate::engine::LoadOptions;
 use crate::gpu::DeviceOptions;
 use crate::kernel::attention::KvType;
+use crate::kernel::encode::ENCODERS;
+use crate::tensor::DType;
 
 mod chat;
 mod generate;
@@ -98,6 +100,20 @@ struct DeviceArgs {
         env = "OMNIMINI_PRECISION"
     )]
     precision: Precision,
+    /// Quantise matrices that have more bits to this type while loading: f16, q8_0, q6_k, q5_0, q4_k
+    /// or q4_0.
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    quant: Option<DType>,
+}
+
+/// Parses one of the types that weights can be quantised to while loading.
+fn dtype(name: &str) -> Result<DType, String> {
+    let types = ENCODERS.iter().map(|e| e.0);
+    let named = |dtype: &DType| dtype.to_string().eq_ignore_ascii_case(name);
+    types.clone().find(named).ok_or_else(|| {
+        let names: Vec<String> = types.map(|t| t.to_string().to_lowercase()).collect();
+        format!("it is one of {}", names.join(", "))
+    })
 }
 
 impl DeviceArgs {
@@ -116,6 +132,7 @@ impl DeviceArgs {
             } else {
                 KvType::F16
             },
+            quant: self.quant,
             ..LoadOptions::default()
         }
     }

@@ -11,6 +11,7 @@ use crate::kernel::sample::{self, PARTS, RING, SamplerState};
 use crate::kernel::{Dispatch, Resource};
 use crate::model::{Description, Head};
 use crate::plan::{self, Plan};
+use crate::tensor::DType;
 
 mod generate;
 mod pace;
@@ -21,6 +22,7 @@ mod settle;
 mod upload;
 
 use pace::Pace;
+use upload::Encoders;
 
 pub use generate::{Generation, Sequence, Step, TokenLogprob};
 pub use profile::{LaunchTime, Timed, by_operation};
@@ -42,6 +44,9 @@ pub struct LoadOptions {
     pub kv: KvType,
     /// Tokens of a prompt that are computed at once.
     pub chunk: usize,
+    /// Matrices that have more bits are quantised to this type as they are loaded, on the device
+    /// where there is a kernel for it; see [`crate::graph::Graph::shrink`].
+    pub quant: Option<DType>,
 }
 
 impl Default for LoadOptions {
@@ -53,6 +58,7 @@ impl Default for LoadOptions {
             sequences: 16,
             kv: KvType::F16,
             chunk: 128,
+            quant: None,
         }
     }
 }
@@ -147,8 +153,12 @@ impl Engine {
                 limit: model.config.context,
             });
         }
-        let graph = model.graph(checkpoint, Head::Last, context)?;
-        let score = model.graph(checkpoint, Head::All, context)?;
+        let mut graph = model.graph(checkpoint, Head::Last, context)?;
+        let mut score = model.graph(checkpoint, Head::All, context)?;
+        if let Some(dtype) = options.quant {
+            graph.shrink(dtype);
+            score.shrink(dtype);
+        }
         let stride = context.div_ceil(PAGE);
         let kv = KvShape {
             dtype: options.kv,
@@ -158,6 +168,7 @@ impl Engine {
         let chunk = options.chunk.clamp(2, 512);
         let pipelines = Pipelines::new(&gpu);
         let mut checks = Checks::open(&gpu);
+        let encoders = Encoders::check(&gpu, &pipelines, &mut checks, checkpoint, &graph).await?;
         let (plans, caps, mut buffers) = settle::settle(
             &gpu,
             &pipelines,
@@ -167,7 +178,7 @@ impl Engine {
                 let decode = plan::plan(&graph, caps, kv, 1)?;
                 Ok(vec![decode, plan::plan(&graph, caps, kv, chunk)?])
             },
-            || upload::weights(&gpu, checkpoint, &graph, progress),
+            || upload::weights(&gpu, &pipelines, &encoders, checkpoint, &graph, progress),
         )
         .await?;
         gpu.caps = caps;

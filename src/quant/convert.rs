@@ -74,6 +74,15 @@ const STAND_INS: &[(DType, DType)] = &[
     (DType::IQ4_XS, DType::IQ4_NL),
 ];
 
+/// The type in which a matrix is kept where `wanted` is asked for: that or its stand-in where it has
+/// fewer bits than `source`, which the matrix has, else `source`.
+pub fn smaller(source: DType, wanted: DType, cols: usize) -> DType {
+    let wanted = fitting(wanted, cols);
+    let [old, new] = [source, wanted].map(Format::of);
+    let fewer = new.block_bytes * old.block < old.block_bytes * new.block;
+    if fewer { wanted } else { source }
+}
+
 /// The type that rows of `cols` elements get where `dtype` is wanted: itself where they are whole
 /// blocks of it, else its stand-in, else F16.
 pub fn fitting(dtype: DType, cols: usize) -> DType {

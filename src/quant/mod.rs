@@ -26,7 +26,7 @@ mod q8_0;
 #[doc(hidden)]
 pub mod testing;
 
-pub use convert::{convert, fitting, quantize};
+pub use convert::{convert, fitting, quantize, smaller};
 pub use layout::{Layout, MAX_PLANES, Planes, dequantize, repack_rows, unpack};
 
 use crate::tensor::DType;

@@ -142,25 +142,16 @@ pub fn write(
             }
             let rows = first..rows.min(first + step);
             let elements = rows.len() * cols;
-            let bytes = checkpoint.rows(old, rows)?;
-            let bytes = quant::convert(old.dtype, &bytes, elements, new.dtype);
-            let bytes = bytes.map_err(|e| named(e, &old.name))?;
+            let source = checkpoint.rows(old, rows.clone())?;
+            let bytes = quant::convert(old.dtype, &source, elements, new.dtype);
+            let bytes = bytes.map_err(|e| e.of_tensor(&old.name))?;
+            drop(source);
+            checkpoint.release(old, rows);
             writer.write(&bytes)?;
             done += bytes.len() as u64;
-            checkpoint.release(old);
         }
     }
     progress(done, total);
     writer.finish()?;
     Ok(changes)
-}
-
-/// Says of which tensor an error is.
-fn named(error: Error, tensor: &str) -> Error {
-    match error {
-        Error::NotFinite { .. } => Error::NotFinite {
-            what: format!("tensor `{}`", tensor.escape_debug()),
-        },
-        other => other,
-    }
 }
