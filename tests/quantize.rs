@@ -19,6 +19,8 @@ use tempfile::TempDir;
 mod common;
 #[path = "quantize/load.rs"]
 mod load;
+#[path = "quantize/real.rs"]
+mod real;
 
 /// Relative squared error.
 fn error(values: &[f32], back: &[f32]) -> f64 {

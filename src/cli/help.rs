@@ -27,6 +27,7 @@ Examples:
   omnimini run --raw \"The capital of France is\" -n 5
   omnimini run --raw --special --prompt-file prompt.txt --json --logprobs 5
   omnimini run \"Tell a story.\" -t 0.8 --top-p 0.95 --seed 7
+  omnimini run -m ./model-bf16.gguf --quant q4_k \"Hello\"   with fewer bits, in less memory
 
 Fields of --json:
   text           the answer
