@@ -203,7 +203,9 @@ fn words(s: Sizes, r: &Reader<'_>, resource: Resource, dtype: DType) -> Vec<u32>
             let product = tokens * width.max(3 * s.rows);
             let heads = tokens * (h + 2 * kv) * hd;
             let parts = h * r.u("SPLITS").unwrap_or(1) * (hd + 4);
-            floats(product.max(heads).max(parts).max(s.vocab))
+            // An encoder's source as floats, and what it makes of it.
+            let made = 32 * r.param("total").unwrap_or(0);
+            floats(product.max(heads).max(parts).max(s.vocab).max(made))
         }
         Resource::Weight(..) => {
             let blocks = random_matrix(dtype, &mut random, s.rows, width);

@@ -1,14 +1,13 @@
 // encode_f16: a weight of another type as halves.
 // bindings  0 params   1 y write u32, planes of F16   then the weight's
-// launch    (ceil(groups / WG), 1, 1) workgroups of WG; an invocation makes a group of 32 elements
-// requires  groups from an even one on, and up to an even one or y's end
+// launch    (ceil(total / WG), 1, 1) workgroups of WG; an invocation makes a group of 32 elements
 import package::half::{half_bits};
 import package::source::{plain};
 override WG: u32;
 
 struct Params {
-    // Groups to make, and the first of them among those of y.
-    groups: u32,
+    // Groups of 32 to make, and the first of them among those of y.
+    total: u32,
     first: u32,
     // Planes 1 to 3 of the weight and of y, in units of 16 bytes.
     plane1: u32,
@@ -24,7 +23,7 @@ struct Params {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= p.groups {
+    if id.x >= p.total {
         return;
     }
     var x = plain(id.x, vec4<u32>(0u, p.plane1, p.plane2, p.plane3));

@@ -1,6 +1,6 @@
 // encode_q4_k: a weight of another type in Q4_K: x = d * s * q - dmin * m, s and m searched for each group.
 // bindings  0 params   1 y write u32, planes of Q4_K   then the weight's
-// launch    (ceil(groups / WG), 1, 1) workgroups of WG; an invocation makes a group of 32 elements, eight a super-block
+// launch    (ceil(total / WG), 1, 1) workgroups of WG; an invocation makes a group of 32 elements, eight a super-block
 // requires  groups from a multiple of 8 on; WG % 8 == 0
 import package::half::{half_bits, half_value};
 import package::fit::{affine, over, whole};
@@ -8,8 +8,8 @@ import package::source::{read};
 override WG: u32;
 
 struct Params {
-    // Groups to make, and the first of them among those of y.
-    groups: u32,
+    // Groups of 32 to make, and the first of them among those of y.
+    total: u32,
     first: u32,
     // Planes 1 to 3 of the weight and of y, in units of 16 bytes.
     plane1: u32,
@@ -35,10 +35,10 @@ fn six_bits(fit: vec2<f32>, unit: vec2<f32>) -> vec2<u32> {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let g = wid.x * WG + lid;
-    var x = read(min(g, p.groups - 1u), vec4<u32>(0u, p.plane1, p.plane2, p.plane3));
+    var x = read(min(g, p.total - 1u), vec4<u32>(0u, p.plane1, p.plane2, p.plane3));
     fits[lid] = affine(&x, 15.0, -1.0, 20u);
     workgroupBarrier();
-    if g >= p.groups {
+    if g >= p.total {
         return;
     }
     let start = lid & ~7u;

@@ -1,6 +1,6 @@
 // encode_q5_0: a weight of another type in Q5_0: d = extreme / -16, q = x / d + 16.
 // bindings  0 params   1 y write u32, planes of Q5_0   then the weight's
-// launch    (ceil(groups / 2 / WG), 1, 1) workgroups of WG; an invocation makes two groups of 32 elements
+// launch    (ceil(total / 2 / WG), 1, 1) workgroups of WG; an invocation makes two groups of 32 elements
 // requires  groups from an even one on, and up to an even one or y's end
 // why       the scales of two groups share a word
 import package::half::{half_bits};
@@ -9,8 +9,8 @@ import package::source::{read};
 override WG: u32;
 
 struct Params {
-    // Groups to make, and the first of them among those of y.
-    groups: u32,
+    // Groups of 32 to make, and the first of them among those of y.
+    total: u32,
     first: u32,
     // Planes 1 to 3 of the weight and of y, in units of 16 bytes.
     plane1: u32,
@@ -26,11 +26,11 @@ struct Params {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if 2u * id.x >= p.groups {
+    if 2u * id.x >= p.total {
         return;
     }
     var scales = 0u;
-    for (var g = 2u * id.x; g < min(2u * id.x + 2u, p.groups); g++) {
+    for (var g = 2u * id.x; g < min(2u * id.x + 2u, p.total); g++) {
         var x = read(g, vec4<u32>(0u, p.plane1, p.plane2, p.plane3));
         let d = extreme(&x, 0u, 8u) / -16.0;
         let inverse = over(1.0, d);

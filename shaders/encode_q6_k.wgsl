@@ -1,6 +1,6 @@
 // encode_q6_k: a weight of another type in Q6_K: x = d * s * (q - 32), s searched for each 16 elements.
 // bindings  0 params   1 y write u32, planes of Q6_K   then the weight's
-// launch    (ceil(groups / WG), 1, 1) workgroups of WG; an invocation makes a group of 32 elements, eight a super-block
+// launch    (ceil(total / WG), 1, 1) workgroups of WG; an invocation makes a group of 32 elements, eight a super-block
 // requires  groups from a multiple of 16 on, and up to one or y's end; WG % 16 == 0
 import package::half::{half_bits, half_value};
 import package::fit::{larger, over, symmetric, whole};
@@ -8,8 +8,8 @@ import package::source::{read};
 override WG: u32;
 
 struct Params {
-    // Groups to make, and the first of them among those of y.
-    groups: u32,
+    // Groups of 32 to make, and the first of them among those of y.
+    total: u32,
     first: u32,
     // Planes 1 to 3 of the weight and of y, in units of 16 bytes.
     plane1: u32,
@@ -48,10 +48,10 @@ fn scale(top: f32) -> u32 {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let g = wid.x * WG + lid;
-    var x = read(min(g, p.groups - 1u), vec4<u32>(0u, p.plane1, p.plane2, p.plane3));
+    var x = read(min(g, p.total - 1u), vec4<u32>(0u, p.plane1, p.plane2, p.plane3));
     fits[lid] = vec2<f32>(symmetric(&x, 0u, 32.0), symmetric(&x, 1u, 32.0));
     workgroupBarrier();
-    if g >= p.groups {
+    if g >= p.total {
         return;
     }
     let start = lid & ~7u;
@@ -80,7 +80,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     // Two super-blocks share a word.
     if (lid & 15u) == 0u {
         var word = scale(extreme);
-        if g + 8u < p.groups {
+        if g + 8u < p.total {
             word |= scale(extreme_of(start + 8u)) << 16u;
         }
         y[p.to3 * 4u + (p.first + g) / 16u] = word;

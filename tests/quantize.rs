@@ -6,10 +6,12 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use common::tiny::{LLAMA, Tiny};
 use omnimini::Error;
 use omnimini::format::{Checkpoint, Value};
+use omnimini::model::Description;
 use omnimini::quant::testing::{Rng, Sample};
 use omnimini::quant::{self, FORMATS, Format, convert, dequantize};
 use omnimini::quantize::{self, Mix, Recipe};
@@ -349,4 +351,35 @@ fn weights_that_are_no_numbers_are_named() {
         "{text}"
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Whatever a checkpoint comes from, a folder with tensors that are computed included: the file that
+/// is written of it describes the same model.
+#[test]
+fn folders_become_files() {
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+    for name in [
+        "gemma-3",
+        "gpt-oss",
+        "granite-3",
+        "llama-3.1",
+        "olmo-2",
+        "phi-4-mini",
+        "qwen2.5",
+        "qwen3-moe",
+        "smollm3",
+    ] {
+        let source = Checkpoint::open(families.join(name)).unwrap();
+        let (_folder, new) = rewritten(&source, "q8_0", false);
+        let config = |c: &Checkpoint| Description::new(c).unwrap().config;
+        assert_eq!(config(&source), config(&new), "{name}");
+        for (old, new_tensor) in source.tensors().iter().zip(new.tensors()) {
+            let rows = 0..old.rows_cols().0;
+            let values = dequantize(old.dtype, &source.rows(old, rows).unwrap()).unwrap();
+            let back = dequantize(new_tensor.dtype, &new.data(new_tensor).unwrap()).unwrap();
+            let zero = values.iter().all(|x| *x == 0.0);
+            let lost = if zero { 0.0 } else { error(&values, &back) };
+            assert!(lost < 1e-3, "{name}: {} is {lost:.1e} off", old.name);
+        }
+    }
 }

@@ -13,7 +13,7 @@ macro_rules! encoder {
         kernel!(
             $name,
             [
-                "groups", "first", "plane1", "plane2", "plane3", "to1", "to2", "to3"
+                "total", "first", "plane1", "plane2", "plane3", "to1", "to2", "to3"
             ]
         )
     };
