@@ -4,11 +4,13 @@
 
 use std::path::{Path, PathBuf};
 
-use omnimini::format::Checkpoint;
+use omnimini::format::{Array, Checkpoint, Value as Meta};
 use omnimini::hub;
-use omnimini::text::{FolderFiles, Model, Specials, Tokenizer, TokenizerSpec};
+use omnimini::text::{Flags, FolderFiles, Model, Specials, Tokenizer, TokenizerSpec};
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
+
+mod common;
 
 /// The small tokenizers of `tests/fixtures/tokenizers/`, by name.
 macro_rules! small {
@@ -184,5 +186,80 @@ fn real_vocabularies_give_their_makers_ids() {
                 assert_eq!(got, want, "{name}.{form}: {text:?}");
             }
         }
+    }
+}
+
+/// A tokenizer written as a GGUF file, and read again.
+fn rewritten(spec: &TokenizerSpec) -> Result<Tokenizer, String> {
+    let mut file = common::tiny::Gguf::default();
+    for (key, value) in spec.metadata().map_err(|e| e.to_string())? {
+        match value {
+            Meta::U32(value) => file.u32(&key, value),
+            Meta::Bool(value) => file.bool(&key, value),
+            Meta::String(value) => file.str(&key, &value),
+            Meta::Array(Array::U8(values)) => file.u8s(&key, &values),
+            Meta::Array(Array::I32(values)) => file.i32s(&key, &values),
+            Meta::Array(Array::F32(values)) => file.f32s(&key, &values),
+            Meta::Array(Array::Strings(values)) => {
+                let values: Vec<String> = values.iter().map(String::from).collect();
+                file.strings(&key, &values);
+            }
+            other => panic!("{key}: {other}"),
+        }
+    }
+    if let Some(file_name) = std::env::var_os("OMNIMINI_DUMP_GGUF") {
+        std::fs::write(file_name, file.finish()).unwrap();
+        return Err("written".into());
+    }
+    let checkpoint = Checkpoint::from_bytes(file.finish()).unwrap();
+    let spec = TokenizerSpec::of(&checkpoint).unwrap();
+    Ok(Tokenizer::new(spec).unwrap())
+}
+
+/// What a GGUF file cannot say, or says otherwise: texts with tokens that are found in a special
+/// way, and what SentencePiece composes otherwise than Hugging Face's library.
+fn lost(spec: &TokenizerSpec, text: &str) -> bool {
+    let flagged = |(id, flags): &(u32, Flags)| {
+        let token = spec.tokens[*id as usize].to_lowercase();
+        *flags != Flags::default() && text.to_lowercase().contains(&token)
+    };
+    let plain = text.is_ascii() && !text.contains(|c: char| c != ' ' && c.is_whitespace());
+    let unigram = spec.model == Model::Unigram && (!plain || text.trim() != text);
+    unigram || spec.flags.iter().any(flagged)
+}
+
+#[test]
+fn tokenizers_are_written_as_gguf_metadata() {
+    let ids: Value = serde_json::from_str(include_str!("fixtures/tokenizers/ids.json")).unwrap();
+    for (name, json) in SMALL {
+        let tokenizer = from_json(json);
+        let refused = match *name {
+            "look_ahead" => "it cuts text in a way that GGUF files have no name for",
+            "nmt" => "it normalises text in a way that GGUF files have no name for",
+            "metaspace" => "it has no byte tokens",
+            _ => "",
+        };
+        let again = match rewritten(tokenizer.spec()) {
+            Ok(again) => again,
+            Err(error) => {
+                assert!(
+                    !refused.is_empty() && error.contains(refused),
+                    "{name}: {error}"
+                );
+                continue;
+            }
+        };
+        assert!(refused.is_empty(), "{name}");
+        let mut compared = 0;
+        for text in ids["texts"].as_array().unwrap() {
+            let text = text.as_str().unwrap();
+            if !lost(tokenizer.spec(), text) {
+                let want = tokenizer.encode_text(text, Specials::AsText);
+                let got = again.encode_text(text, Specials::AsText);
+                assert_eq!(got, want, "{name}: {text:?}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 10, "{name}");
     }
 }

@@ -92,6 +92,17 @@ impl Strings {
     }
 }
 
+impl<S: AsRef<str>> FromIterator<S> for Strings {
+    /// The caller keeps all of them under 4 GiB.
+    fn from_iter<I: IntoIterator<Item = S>>(strings: I) -> Self {
+        let mut all = Self::default();
+        for string in strings {
+            all.push(string.as_ref());
+        }
+        all
+    }
+}
+
 impl std::fmt::Debug for Strings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.iter()).finish()

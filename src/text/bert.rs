@@ -67,7 +67,6 @@ pub(super) fn read(token: &str) -> String {
     }
 }
 
-#[cfg(test)]
 /// A token as a GGUF file has it.
 pub(super) fn written(token: &str) -> String {
     match token.strip_prefix(INSIDE) {

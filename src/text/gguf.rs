@@ -4,14 +4,14 @@ use rustc_hash::FxHashMap;
 
 use super::pretokenizers;
 use super::spec::{
-    CONTROL, Flags, LONGEST_WORD, Model, SPACE, Step, TokenizerSpec, UNKNOWN, USER_DEFINED,
+    CONTROL, Flags, LONGEST_WORD, Model, NORMAL, SPACE, Step, TokenizerSpec, UNKNOWN, USER_DEFINED,
 };
 use super::{bert, unusable};
 use crate::error::Result;
 use crate::format::{Array, Checkpoint, Metadata, Value};
 
 /// The key of a value under `tokenizer.ggml`.
-fn key(name: &str) -> String {
+pub(super) fn key(name: &str) -> String {
     format!("tokenizer.ggml.{name}")
 }
 
@@ -43,7 +43,7 @@ impl TokenizerSpec {
             tool_template: text(meta, "tokenizer.chat_template.tool_use")?,
             ..Self::default()
         };
-        spec.types.resize(spec.tokens.len(), super::spec::NORMAL);
+        spec.types.resize(spec.tokens.len(), NORMAL);
         spec.merges = merges(&spec.tokens, &spec.types, &strings(meta, "merges")?)?;
         let (bos, eos) = match kind {
             "gpt2" => spec.byte_bpe(meta)?,
@@ -88,12 +88,6 @@ impl TokenizerSpec {
             self.normalizer.push(Step::Prepend(SPACE.into()));
         }
         self.normalizer.push(Step::written_spaces());
-        // Tokens that are looked for in the text itself.
-        for (token, ty) in self.tokens.iter_mut().zip(&self.types) {
-            if *ty == USER_DEFINED {
-                *token = token.replace(SPACE, " ");
-            }
-        }
         // A GGUF file has no place for this: Phi-3's markers take the white space after them.
         let name = meta.find::<&str>("general.name")?.unwrap_or_default();
         let name = name.to_lowercase();
@@ -141,11 +135,13 @@ impl TokenizerSpec {
 
     fn word_piece(&mut self, meta: &Metadata) -> Result<(bool, bool)> {
         self.model = Model::WordPiece;
+        let flag = |name| meta.find::<bool>(&key(name));
+        let lowercase = flag("normalizer.lowercase")?.unwrap_or(true);
         self.normalizer = bert::normalizer(bert::Cleaning {
             clean: true,
             ideographs: true,
-            accents: true,
-            lowercase: true,
+            accents: flag("normalizer.strip_accents")?.unwrap_or(lowercase),
+            lowercase,
         });
         self.splits = bert::splits();
         self.bos = self.bos.or(id(meta, "cls_token_id")?);
@@ -156,7 +152,9 @@ impl TokenizerSpec {
             if Some(id) == unknown {
                 *ty = UNKNOWN;
             }
-            *token = bert::read(token);
+            if *ty == NORMAL || *ty == UNKNOWN {
+                *token = bert::read(token);
+            }
         }
         Ok((true, true))
     }

@@ -20,6 +20,7 @@ mod stream;
 mod tokenizer_json;
 mod unigram;
 mod wordpiece;
+mod written;
 
 use std::borrow::Cow;
 

@@ -232,7 +232,7 @@ const TABLE: &[Pre] = &[
             Each(r"\p{N}{1,3}"),
             Each(CJK),
             Each(
-                r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
             ),
         ],
         whole: false,
@@ -329,10 +329,26 @@ pub(super) fn find(name: &str) -> Result<&'static Pre> {
         })
 }
 
-/// The name of a pre-tokenizer that cuts this way, of those in [`TABLE`].
+/// The name of a pre-tokenizer that cuts this way: of several the one that is nearest in the rest.
 pub(super) fn name(splits: &[Step], whole: bool, composed: bool) -> Option<&'static str> {
-    let same = |pre: &&Pre| pre.whole == whole && pre.composed == composed && pre.steps() == splits;
-    TABLE.iter().find(same).map(|pre| pre.names[0])
+    // Line ends are written as themselves in some files.
+    let plain = |step: &Step| match step {
+        Step::Split {
+            pattern,
+            keep,
+            invert,
+        } => Step::Split {
+            pattern: pattern.replace('\r', r"\r").replace('\n', r"\n"),
+            keep: *keep,
+            invert: *invert,
+        },
+        other => other.clone(),
+    };
+    let splits: Vec<Step> = splits.iter().map(plain).collect();
+    let same = TABLE.iter().filter(|pre| pre.steps() == splits);
+    let near = |pre: &&Pre| (pre.whole == whole, pre.composed == composed);
+    // Of rows that are as near the first.
+    same.rev().max_by_key(near).map(|pre| pre.names[0])
 }
 
 impl Pre {

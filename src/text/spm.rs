@@ -108,18 +108,16 @@ impl Spm {
     /// [`crate::Error::Tokenizer`] for missing scores, merges that give no token, or a byte token
     /// that names no byte.
     pub(super) fn new(spec: &TokenizerSpec, control: &[bool]) -> Result<Self> {
-        let listed = !spec.merges.is_empty();
         let mut tokens: FxHashMap<String, u32> = FxHashMap::default();
         for (((token, ty), id), control) in
             spec.tokens.iter().zip(&spec.types).zip(0u32..).zip(control)
         {
-            // Where pairs are listed they say what is made; scores are for normal tokens alone.
-            if !control && (*ty == NORMAL || (listed && *ty == USER_DEFINED)) {
+            if !control && matches!(*ty, NORMAL | USER_DEFINED) {
                 // Of tokens that are written the same, the first is made.
                 tokens.entry(token.clone()).or_insert(id);
             }
         }
-        let rule = if listed {
+        let rule = if !spec.merges.is_empty() {
             Rule::Pairs(pairs(spec, &tokens, control)?)
         } else if spec.scores.len() == spec.tokens.len() {
             Rule::Scores(order(&spec.scores))

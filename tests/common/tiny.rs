@@ -76,6 +76,11 @@ impl Gguf {
     }
 
     /// A tensor; `shape` is row-major.
+    pub fn u8s(&mut self, key: &str, v: &[u8]) {
+        self.array(key, 0, v.len());
+        self.meta.extend(v);
+    }
+
     pub fn tensor(&mut self, name: &str, shape: &[usize], dtype: DType, data: Vec<u8>) {
         let dims = shape.iter().rev().map(|d| *d as u64).collect();
         self.tensors.push((name.into(), dims, dtype, data));
