@@ -133,7 +133,8 @@ def add_paths(llama_cpp):
 
 def plain(family, folder, scratch, kept, data):
     """The family in a float32 GGUF file without what llama.cpp does not do, and the numbers to hold it to."""
-    if not family.peer and not family.quantised:
+    # Some kinds of FP8 are read by the converter, too: one more reader of what is stored.
+    if not family.peer and family.quantised in (None, "fp8", "fp8-channel"):
         source, other = folder, family
     else:
         config = {k: v for k, v in family.config.items() if k != "quantization_config"} | family.peer
