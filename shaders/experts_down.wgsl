@@ -1,6 +1,7 @@
 // experts_down: y[N] = output(sum over s of weight_s (W_e · h[s, K] + bias)) with (e, weight_s) = routes[s], the chosen
 // experts' second halves. W has all experts' rows one after the other. One token.
-// bindings  0 params   then those of the input and weight   ROUTES read u32 [USED, 2]   VECTORS read f32   then the output's
+// bindings  0 params   then those of the input and weight   ROUTES read u32 [USED, 2]   VECTORS read f32
+//           then the output's
 // launch    ceil(N / BLOCK) workgroups of WG, over x and y of the grid; the rows module says who makes which
 // requires  K % 32 == 0; WG % LANES == 0      accumulates f32
 import package::rows::{Dots, Input, ROWS, first_row, owns, rows};

@@ -1,5 +1,5 @@
-// experts_glu: h[s, N] = glu(A_e · input(x) + bias, B_e · input(x) + bias) with e = routes[s], the chosen experts' first
-// halves. A and B have all experts' rows one after the other. One token.
+// experts_glu: h[s, N] = glu(A_e · input(x) + bias, B_e · input(x) + bias) with e = routes[s], the chosen experts'
+// first halves. A and B have all experts' rows one after the other. One token.
 // bindings  0 params   then those of the input and of the weights a and b
 //           ROUTES read u32 [USED, 2]   VECTORS read f32   Y write f32 [USED, N]
 // launch    (ceil(N / BLOCK), USED, 1) workgroups of WG; the rows module says who makes which

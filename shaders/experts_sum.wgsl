@@ -1,5 +1,6 @@
 // experts_sum: y[T, N] = output(sum over s of weight_s d[t * USED + s, N]) with weight_s of routes[t, s].
-// bindings  0 params   1 step read Row [T]   2 d read f32 [T * USED, N]   3 routes read u32 [T, USED, 2]   then the output's
+// bindings  0 params   1 step read Row [T]   2 d read f32 [T * USED, N]   3 routes read u32 [T, USED, 2]
+//           then the output's
 // launch    (ceil(N / 64), T, 1) workgroups of 64
 import package::output::{store};
 override USED: u32;

@@ -172,7 +172,7 @@ fn rewritten(source: &Checkpoint, name: &str, pure: bool) -> (TempDir, Checkpoin
         pure,
         replace: false,
     };
-    let changes = quantize::write(source, &recipe, &path, &mut |_, _| true).unwrap();
+    let changes = quantize::write(source, Vec::new(), &recipe, &path, &mut |_, _| true).unwrap();
     let new = Checkpoint::open(&path).unwrap();
     let written: Vec<_> = changes.iter().map(|c| &c.tensor).collect();
     assert_eq!(written.len(), new.tensors().len());
@@ -307,10 +307,12 @@ fn a_file_is_written_whole_or_not_at_all() {
     let mut go_on = |_, _| true;
     // Its own file, even by another way.
     let own = folder.path().join(".").join("model.gguf");
-    let itself = quantize::write(&source, &recipe, &own, &mut go_on);
+    let itself = quantize::write(&source, Vec::new(), &recipe, &own, &mut go_on);
     assert!(matches!(itself, Err(Error::Itself { .. })), "{itself:?}");
     let other = folder.path().join("other.gguf");
-    let stopped = quantize::write(&source, &recipe, &other, &mut |done, _| done < 100_000);
+    let stopped = quantize::write(&source, Vec::new(), &recipe, &other, &mut |done, _| {
+        done < 100_000
+    });
     assert!(matches!(stopped, Err(Error::Stopped { .. })), "{stopped:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     std::fs::write(&other, "mine").unwrap();
@@ -318,13 +320,13 @@ fn a_file_is_written_whole_or_not_at_all() {
         replace: false,
         ..recipe
     };
-    let taken = quantize::write(&source, &kept, &other, &mut go_on);
+    let taken = quantize::write(&source, Vec::new(), &kept, &other, &mut go_on);
     assert!(matches!(taken, Err(Error::Exists { .. })), "{taken:?}");
     assert_eq!(std::fs::read(&other).unwrap(), b"mine");
-    quantize::write(&source, &recipe, &other, &mut go_on).unwrap();
+    quantize::write(&source, Vec::new(), &recipe, &other, &mut go_on).unwrap();
     assert!(Checkpoint::open(&other).is_ok());
     let nowhere = folder.path().join("no/such/folder.gguf");
-    let nowhere = quantize::write(&source, &recipe, &nowhere, &mut go_on);
+    let nowhere = quantize::write(&source, Vec::new(), &recipe, &nowhere, &mut go_on);
     assert!(matches!(nowhere, Err(Error::Io { .. })), "{nowhere:?}");
 }
 
@@ -344,7 +346,7 @@ fn weights_that_are_no_numbers_are_named() {
         replace: false,
     };
     let path = folder.path().join("new.gguf");
-    let error = quantize::write(&source, &recipe, &path, &mut |_, _| true).unwrap_err();
+    let error = quantize::write(&source, Vec::new(), &recipe, &path, &mut |_, _| true).unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("`blk.9.bad.weight`") && text.contains("NaN"),

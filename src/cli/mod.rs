@@ -246,7 +246,7 @@ fn read_stdin(what: &str) -> anyhow::Result<String> {
 /// The file of a model by name, source or path.
 fn model_file(name: &str) -> anyhow::Result<PathBuf> {
     let path = PathBuf::from(name);
-    if path.is_file() {
+    if path.is_file() || path.join("config.json").is_file() {
         return Ok(path);
     }
     Ok(crate::hub::find(&crate::hub::Home::from_env()?, name)?)

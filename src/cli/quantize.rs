@@ -13,6 +13,7 @@ use crate::format::Checkpoint;
 use crate::hub::Progress as _;
 use crate::quantize::{self, Change, MIXES, Mix, Recipe};
 use crate::tensor::DType;
+use crate::text::TokenizerSpec;
 
 const TWICE: &str = "this model was quantised before and loses once more: \
                      one in f16 or bf16 would make a better file";
@@ -80,7 +81,13 @@ impl Quantize {
             bar.update(done);
             !bar.cancelled()
         };
-        let changes = quantize::write(&checkpoint, &recipe, &self.output, &mut progress);
+        // A folder's tokenizer is not in its metadata.
+        let more = if checkpoint.is_folder() {
+            TokenizerSpec::of(&checkpoint)?.metadata()?
+        } else {
+            Vec::new()
+        };
+        let changes = quantize::write(&checkpoint, more, &recipe, &self.output, &mut progress);
         bar.finish();
         let report = self.report(mix, &changes?);
         if self.json {

@@ -211,7 +211,7 @@ impl Engine {
             options.first..options.first + context,
             options.sequences,
             chunk,
-        )?;
+        );
         buffers.extend(cache.buffers());
         let slots = |plan: &Plan, buffers: &mut Buffers| {
             for (i, bytes) in plan.slots.iter().enumerate() {
@@ -318,6 +318,10 @@ impl Engine {
 }
 
 /// Buffers whose size does not depend on a plan.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the model's whole shape, used once"
+)]
 fn fixed_buffers(
     gpu: &Gpu,
     buffers: &mut Buffers,
@@ -327,7 +331,7 @@ fn fixed_buffers(
     positions: Range<usize>,
     sequences: usize,
     chunk: usize,
-) -> Result<()> {
+) {
     let c = &model.config;
     let mut add = |resource: Resource, bytes: usize| {
         buffers.insert(resource, gpu.buffer(&resource.to_string(), bytes as u64));
@@ -349,5 +353,4 @@ fn fixed_buffers(
             .write_buffer(&buffer, 0, bytemuck::cast_slice(&table));
         buffers.insert(Resource::Rope(i), buffer);
     }
-    Ok(())
 }

@@ -130,6 +130,11 @@ impl Checkpoint {
         })
     }
 
+    /// Whether it is a Hugging Face folder, whose metadata says nothing of a tokenizer.
+    pub fn is_folder(&self) -> bool {
+        !self.folder.is_empty()
+    }
+
     /// A file of the folder, such as `tokenizer.json`.
     pub fn file(&self, name: &str) -> Option<&Source> {
         self.folder.get(name)

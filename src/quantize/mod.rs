@@ -102,8 +102,8 @@ fn first_number(meta: &Metadata, key: &str) -> Option<usize> {
     one.or_else(first).map(|n| n as usize)
 }
 
-/// Writes `checkpoint` as one GGUF file, with [`changes`] made on the way, by all threads of
-/// rayon's pool. `progress` gets the bytes written so far and all of them, and says whether to go
+/// Writes `checkpoint` as one GGUF file, with `more` metadata and [`changes`] made on the way, by all
+/// threads of rayon's pool. `progress` gets the bytes written so far and all of them, and says whether to go
 /// on. Nothing but a whole file ever has the name `path`.
 ///
 /// # Errors
@@ -112,6 +112,7 @@ fn first_number(meta: &Metadata, key: &str) -> Option<usize> {
 /// those of [`Checkpoint::rows`].
 pub fn write(
     checkpoint: &Checkpoint,
+    more: Vec<(String, Value)>,
     recipe: &Recipe,
     path: &Path,
     progress: &mut dyn FnMut(u64, u64) -> bool,
@@ -124,6 +125,9 @@ pub fn write(
     let mut meta = checkpoint.meta.clone();
     for key in ["split.no", "split.count", "split.tensors.count"] {
         meta.remove(key);
+    }
+    for (key, value) in more {
+        meta.set(&key, value);
     }
     meta.set("general.file_type", Value::U32(recipe.mix.file_type));
     // The version of ggml's block formats that all today's files have.

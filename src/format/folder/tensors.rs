@@ -143,7 +143,7 @@ impl Maker<'_> {
             return Ok(true);
         }
         if let Some(part) = part.strip_prefix("mlp.experts.") {
-            return self.experts(layer, part, raw);
+            return Ok(self.experts(layer, part, raw));
         }
         let Some((stem, kind)) = part.rsplit_once('.') else {
             return Ok(false);
@@ -176,7 +176,7 @@ impl Maker<'_> {
     }
 
     /// Experts that are stored together, as gpt-oss's are: gate and up take turns, row by row.
-    fn experts(&mut self, layer: usize, part: &str, raw: &Raw) -> Result<bool> {
+    fn experts(&mut self, layer: usize, part: &str, raw: &Raw) -> bool {
         let (stem, kind) = match part.rsplit_once('_') {
             Some((stem, kind @ ("bias" | "blocks" | "scales"))) => (stem, kind),
             _ => (part, "weight"),
@@ -184,7 +184,7 @@ impl Maker<'_> {
         let (names, step): (&[&str], usize) = match stem {
             "gate_up_proj" => (&["ffn_gate_exps", "ffn_up_exps"], 2),
             "down_proj" => (&["ffn_down_exps"], 1),
-            _ => return Ok(false),
+            _ => return false,
         };
         let count = raw.shape.first().copied().unwrap_or(0);
         for (first, name) in names.iter().enumerate() {
@@ -217,7 +217,7 @@ impl Maker<'_> {
                     let scales = self.raws.iter().find(|(n, _)| n.ends_with(&scales));
                     let Some((_, scales)) = scales.filter(|(_, s)| s.shape[..] == raw.shape[..3])
                     else {
-                        return Ok(false);
+                        return false;
                     };
                     let piece = Piece {
                         raw: raw.clone(),
@@ -233,7 +233,7 @@ impl Maker<'_> {
                 }
                 ("weight", [_, inputs, n]) => {
                     let Some(dtype) = plain(raw.dtype) else {
-                        return Ok(false);
+                        return false;
                     };
                     let piece = Piece {
                         raw: raw.clone(),
@@ -246,10 +246,10 @@ impl Maker<'_> {
                     let name = name("weight");
                     self.add(name, shape, dtype, vec![piece], convert, None, *inputs);
                 }
-                _ => return Ok(false),
+                _ => return false,
             }
         }
-        Ok(true)
+        true
     }
 
     /// A matrix as it is, or with the halves of its heads alternating.

@@ -66,7 +66,7 @@ pub(super) fn route(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Pr
 pub(super) fn sort(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
     let [used, count, tiles, size] = ["USED", "EXPERTS", "TILES", "SIZE"].map(|n| r.u("", n));
     // As many tokens as there are tiles for.
-    let most = (1..)
+    let most = (1..1000)
         .take_while(|t| count.min(t * used) + t * used / size <= tiles)
         .last()
         .unwrap_or(1);
