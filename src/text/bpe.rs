@@ -11,7 +11,7 @@ use tiktoken_rs::CoreBPE;
 
 use super::merge::{Made, NONE, Part, merge};
 use super::spec::{NORMAL, Step};
-use super::{Pieces, TokenizerSpec, unusable};
+use super::{Pieces, TokenizerSpec, shown, unusable};
 use crate::error::Result;
 
 /// A token's number here: bytes first, then tokens in the order of the merges that make them.
@@ -112,8 +112,10 @@ impl Bpe {
                 if controls.contains(merged.as_str()) {
                     continue;
                 }
-                let merge = format!("{} {}", written(left), written(right));
-                return Err(unusable(format!("it merges `{merge}`, which is no token")));
+                let (left, right) = (shown(written(left)), shown(written(right)));
+                return Err(unusable(format!(
+                    "it merges `{left} {right}`, which is no token"
+                )));
             };
             ranks.entry(pieces.get(id).to_vec()).or_insert_with(|| {
                 ids.push(id);

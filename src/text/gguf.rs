@@ -8,7 +8,7 @@ use super::pretokenizers;
 use super::spec::{
     CONTROL, Flags, LONGEST_WORD, Model, NORMAL, SPACE, Step, TokenizerSpec, UNKNOWN, USER_DEFINED,
 };
-use super::{FolderFiles, bert, unusable};
+use super::{FolderFiles, bert, shown, unusable};
 use crate::error::Result;
 use crate::format::{Array, Checkpoint, Metadata, Value};
 
@@ -80,7 +80,8 @@ impl TokenizerSpec {
             "bert" => spec.word_piece(meta)?,
             other => {
                 return Err(unusable(format!(
-                    "its kind is `{other}`, and `gpt2`, `llama`, `gemma4`, `t5` and `bert` are known"
+                    "its kind is `{}`, and `gpt2`, `llama`, `gemma4`, `t5` and `bert` are known",
+                    shown(other)
                 )));
             }
         };
@@ -238,14 +239,15 @@ pub(super) fn merges(
 ) -> Result<Vec<(u32, u32)>> {
     let ids = ids(tokens, types);
     let of = |token: &str, merge: &str| {
-        ids.get(token)
-            .copied()
-            .ok_or_else(|| unusable(format!("it merges `{merge}`, and `{token}` is no token")))
+        ids.get(token).copied().ok_or_else(|| {
+            let (merge, token) = (shown(merge), shown(token));
+            unusable(format!("it merges `{merge}`, and `{token}` is no token"))
+        })
     };
     let pair = |merge: &String| {
-        let split = merge.split_once(' ');
-        let (left, right) =
-            split.ok_or_else(|| unusable(format!("its merge `{merge}` is no pair of tokens")))?;
+        let (left, right) = merge.split_once(' ').ok_or_else(|| {
+            unusable(format!("its merge `{}` is no pair of tokens", shown(merge)))
+        })?;
         Ok((of(left, merge)?, of(right, merge)?))
     };
     merges.iter().map(pair).collect()

@@ -11,7 +11,7 @@ use regex_automata::Input;
 use regex_automata::meta::Regex;
 use regex_automata::util::syntax;
 
-use super::unusable;
+use super::{shown, unusable};
 use crate::error::Result;
 
 /// The endings that say it.
@@ -20,17 +20,25 @@ const GIVES_BACK: [&str; 2] = [r"|\s+(?!\S)|\s+", r"|\s+(?!\S)|\s"];
 /// Steps back that the backtracking engine may take in a search.
 const BACKTRACKS: usize = 1_000_000;
 
-/// Bytes that go by as one match where that is not enough: the makers' engine would go on for
-/// minutes, or give up.
-const SKIPPED: usize = 1 << 16;
+/// Bytes that the backtracking engine sees ahead: a look-ahead that went on to the end of a text of
+/// nothing but digits would take minutes. Where it gives up even so, these go by as one match.
+const WINDOW: usize = 1 << 11;
 
 /// A compiled pattern.
-#[derive(Debug)]
 pub(super) enum Pattern {
     /// The automaton, and whether its second pattern gives back a character.
     Linear { regex: Regex, gives_back: bool },
     /// The backtracking engine.
     Backtracking(Box<fancy_regex::Regex>),
+}
+
+impl std::fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Linear { .. } => "Linear",
+            Self::Backtracking(_) => "Backtracking",
+        })
+    }
 }
 
 impl Pattern {
@@ -64,14 +72,11 @@ impl Pattern {
         match regex {
             Ok(regex) => Ok(Self::Backtracking(regex.into())),
             Err(error) => {
-                let (mut shown, reason) = (source.to_string(), error.to_string());
-                if let Some((end, _)) = shown.char_indices().nth(80) {
-                    shown.replace_range(end.., "…");
-                }
+                let (pattern, reason) = (shown(source), error.to_string());
                 let reason = reason.lines().next().unwrap_or_default();
                 Err(unusable(format!(
-                    "its pattern `{}` does not compile: {reason}",
-                    shown.escape_debug()
+                    "its pattern `{pattern}` does not compile: {}",
+                    shown(reason)
                 )))
             }
         }
@@ -90,14 +95,28 @@ impl Pattern {
                 };
                 Some(found.start()..end)
             }
-            Self::Backtracking(regex) => match regex.find_from_pos(text, from) {
-                Ok(found) => found.map(|found| found.range()),
-                Err(_) => {
-                    let ends = text.char_indices().map(|(at, _)| at);
-                    let mut ends = ends.skip_while(|at| *at <= from.saturating_add(SKIPPED));
-                    Some(from..ends.next().unwrap_or(text.len()))
-                }
-            },
+            Self::Backtracking(regex) => backtracking(regex, text, from),
+        }
+    }
+}
+
+/// The first match at or after `from`, a window at a time.
+fn backtracking(regex: &fancy_regex::Regex, text: &str, mut from: usize) -> Option<Range<usize>> {
+    loop {
+        let end = text.floor_char_boundary(from.saturating_add(WINDOW));
+        let found = match regex.find_from_pos(&text[..end], from) {
+            Ok(found) => found.map(|found| found.range()),
+            Err(_) => Some(from..end),
+        };
+        match found {
+            // What goes to the window's end may go on behind it.
+            Some(found) if found.end == end && end < text.len() && found.start > from => {
+                from = found.start;
+            }
+            Some(found) => return Some(found),
+            None if end == text.len() => return None,
+            // A match may lie across the end.
+            None => from = text.floor_char_boundary(from + WINDOW / 2),
         }
     }
 }
@@ -216,8 +235,19 @@ mod tests {
 
     #[test]
     fn a_search_that_never_ends_is_ended() {
-        let text = "a".repeat(SKIPPED * 2 + 10);
+        let text = "a".repeat(WINDOW * 4 + 10);
         let pieces = found(r"(?:a+a+)+(?!a)b|\bz", &text);
         assert!(pieces.len() < 10);
+        let digits = "1".repeat(WINDOW * 2);
+        assert!(found(r"\d{1,3}(?=(?:\d{3})*\b)", &digits).len() > WINDOW / 2);
+    }
+
+    #[test]
+    fn a_match_behind_a_window_is_found() {
+        let mut text = "x".repeat(WINDOW + 3);
+        text.insert_str(WINDOW - 3, "abcdef");
+        assert_eq!(found("a(?=b)bcdef", &text), ["abcdef"]);
+        text.push_str("éa");
+        assert_eq!(found(r"é(?!b)", &text), ["é"]);
     }
 }

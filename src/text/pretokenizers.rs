@@ -3,7 +3,7 @@
 //! The patterns are the makers' own, as their `tokenizer.json` files have them.
 
 use super::spec::{Keep, Step};
-use super::unusable;
+use super::{shown, unusable};
 use Stage::{Each, Runs};
 
 use crate::error::Result;
@@ -323,8 +323,9 @@ pub(super) fn find(name: &str) -> Result<&'static Pre> {
         .ok_or_else(|| {
             let known: Vec<_> = TABLE.iter().flat_map(|p| p.names).copied().collect();
             unusable(format!(
-                "its pre-tokenizer `{name}` is unknown; known are {}",
-                known.join(", ")
+                "its pre-tokenizer `{}` is unknown; known are {}",
+                shown(name),
+                known.join(" ")
             ))
         })
 }

@@ -5,7 +5,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::merge::{Made, NONE, Part, merge};
 use super::spec::{BYTE, NORMAL, SPACE, USER_DEFINED};
-use super::{Pieces, TokenizerSpec, unusable};
+use super::{Pieces, TokenizerSpec, shown, unusable};
 use crate::error::Result;
 
 /// A BPE tokenizer over characters, without its control tokens.
@@ -43,7 +43,7 @@ fn byte(token: &str) -> Result<u8> {
         .strip_prefix("<0x")
         .and_then(|t| t.strip_suffix('>'))
         .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-        .ok_or_else(|| unusable(format!("its byte token `{token}` names no byte")))
+        .ok_or_else(|| unusable(format!("its byte token `{}` names no byte", shown(token))))
 }
 
 /// Bytes that a vocabulary's tokens stand for.
@@ -189,6 +189,7 @@ fn pairs(
             .iter()
             .any(|text| controls.contains(text))
         {
+            let (left, right) = (shown(left), shown(right));
             return Err(unusable(format!(
                 "it merges `{left} {right}`, which is no token"
             )));

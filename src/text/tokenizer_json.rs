@@ -13,8 +13,8 @@ use super::spec::{
     BYTE, CONTROL, Flags, Keep, LONGEST_WORD, Model, NORMAL, Step, TokenizerSpec, UNKNOWN, UNUSED,
     USER_DEFINED,
 };
-use super::unusable;
 use super::wordpiece::INSIDE;
+use super::{shown, unusable};
 use crate::error::Result;
 
 /// Ids beyond the model's own vocabulary that may stand for nothing: makers leave some free.
@@ -172,12 +172,6 @@ pub(super) fn brief(error: &serde_json::Error) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
-}
-
-/// A text of a file, short enough for a message.
-fn shown(text: &str) -> String {
-    let text: String = text.chars().take(60).collect();
-    text.escape_debug().to_string()
 }
 
 fn model(file: ModelFile, added: &[Added], written: bool, spec: &mut TokenizerSpec) -> Result<()> {
