@@ -32,6 +32,8 @@ struct Params {
 var<workgroup> tile_w: array<f16, 2048>;
 var<workgroup> tile_x: array<f16, 32u * TOKENS>;
 var<workgroup> tile_y: array<f32, 64u * M>;
+// Tokens of the tile.
+var<workgroup> count: u32;
 
 // A subgroup's results for the tile's tokens `token` on, out of its part of tile_y.
 fn put(mine: Tile, band: u32, lane: u32, first: u32, token: u32) {
@@ -48,7 +50,11 @@ fn put(mine: Tile, band: u32, lane: u32, first: u32, token: u32) {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let mine = tile(wid.y, TOKENS, p.tokens, p.rows);
-    if mine.count == 0u {
+    // naga takes what a function returns for different in each invocation, and matrices are for all at once.
+    if lid == 0u {
+        count = mine.count;
+    }
+    if workgroupUniformLoad(&count) == 0u {
         return;
     }
     let first = wid.x * 64u;

@@ -166,9 +166,14 @@ impl Format {
         &FORMATS[dtype as usize]
     }
 
+    /// Whether GGUF files can have it.
+    pub fn in_gguf(&self) -> bool {
+        self.id != block::NO_ID
+    }
+
     /// The row of a GGUF type number, if OmniMini reads that type.
     pub fn by_id(id: u32) -> Option<&'static Self> {
-        let known = |format: &&Self| format.id == id && id != block::NO_ID;
+        let known = |format: &&Self| format.id == id && format.in_gguf();
         FORMATS.iter().find(known)
     }
 
