@@ -67,7 +67,7 @@ impl block::Block for Block {
     }
 
     fn make_sane(&mut self, rng: &mut Rng) {
-        self.d = rng.scale(0.05 / 64.0).to_le_bytes();
+        self.d = rng.scale(0.05 / 29.0).to_le_bytes();
         for q in &mut self.qs {
             // No NaNs, and not the largest all the time.
             *q = code(value(*q & 0xf7).clamp(-64.0, 64.0) + 0.1);
