@@ -62,11 +62,11 @@ fn holes_and_doubles_are_named() {
         "its tokens `b` and `<|begin_of_text|>` both have the id 65",
     );
     let far = changed("llama3", |file| {
-        file["added_tokens"][0]["id"] = json!(4_000_000_000u32)
+        file["added_tokens"][0]["id"] = json!(4_000_000_000u32);
     });
     says(&far, "it has 603 tokens, and ids up to 4000000000");
     let far = changed("llama3", |file| {
-        file["model"]["vocab"]["b"] = json!(4_000_000_000u32)
+        file["model"]["vocab"]["b"] = json!(4_000_000_000u32);
     });
     says(&far, "and ids up to 4000000000");
     says(
@@ -87,7 +87,7 @@ fn holes_and_doubles_are_named() {
 fn merges_of_no_tokens_are_named() {
     for name in ["llama3", "mistral", "qwen2"] {
         let side = changed(name, |file| {
-            file["model"]["merges"][3] = json!(["zzq", "b"])
+            file["model"]["merges"][3] = json!(["zzq", "b"]);
         });
         says(&side, "it merges `zzq b`, and `zzq` is no token");
         let made = changed(name, |file| file["model"]["merges"][3] = json!("Q Z"));
@@ -112,7 +112,7 @@ fn patterns_that_do_not_compile_are_named() {
     let split = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated" });
     let with = |regex: &str| {
         changed("llama3", |file| {
-            file["pre_tokenizer"]["pretokenizers"][0] = split(regex)
+            file["pre_tokenizer"]["pretokenizers"][0] = split(regex);
         })
     };
     says(&with("(a"), "its pattern `(a` does not compile");
@@ -129,7 +129,7 @@ fn patterns_that_do_not_compile_are_named() {
 fn unknown_kinds_are_named() {
     let of = |name, pointer: &str, kind| {
         changed(name, |file| {
-            *file.pointer_mut(pointer).unwrap() = json!(kind)
+            *file.pointer_mut(pointer).unwrap() = json!(kind);
         })
     };
     says(
@@ -153,7 +153,7 @@ fn unknown_kinds_are_named() {
         "its way to split `Torn` is not known",
     );
     let affix = changed("mistral", |file| {
-        file["model"]["end_of_word_suffix"] = json!("</w>")
+        file["model"]["end_of_word_suffix"] = json!("</w>");
     });
     says(&affix, "marks the insides or ends of words");
     let none = changed("bert", |file| file["model"]["unk_token"] = json!("[NOPE]"));
@@ -168,7 +168,7 @@ fn unknown_kinds_are_named() {
     let kind = changed("xlmr", |file| file["model"]["vocab"] = json!({ "a": 0 }));
     says(&kind, "not of the kind of its model");
     let token = changed("bert", |file| {
-        file["post_processor"]["special_tokens"] = json!({})
+        file["post_processor"]["special_tokens"] = json!({});
     });
     says(&token, "its template's token `[CLS]` has no id");
     let outside = changed("bert", |file| {

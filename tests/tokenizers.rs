@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use omnimini::format::{Array, Checkpoint, Value as Meta};
 use omnimini::hub;
-use omnimini::text::{Flags, Model, Specials, Tokenizer, TokenizerSpec};
+use omnimini::text::{
+    ChatTemplate, Flags, FolderFiles, Message, Model, Role, Specials, Tokenizer, TokenizerSpec,
+};
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
@@ -225,5 +227,130 @@ fn tokenizers_are_written_as_gguf_metadata() {
             }
         }
         assert!(compared > 10, "{name}");
+    }
+}
+
+/// What the files beside `tokenizer.json` say.
+#[test]
+fn a_folders_files_say_what_begins_and_ends() {
+    let json = SMALL.iter().find(|(name, _)| *name == "qwen2").unwrap().1;
+    let files = FolderFiles {
+        tokenizer: Some(json.as_bytes()),
+        ..FolderFiles::default()
+    };
+    let of = |files: &FolderFiles<'_>| {
+        let tokenizer = Tokenizer::new(TokenizerSpec::from_folder(files).unwrap()).unwrap();
+        let text = |ids: &[u32]| -> Vec<String> {
+            let text = |id: &u32| tokenizer.spec().tokens[*id as usize].clone();
+            ids.iter().map(text).collect()
+        };
+        let spec = tokenizer.spec();
+        let template = spec.chat_template.clone().unwrap_or_default();
+        (
+            text(&spec.begin),
+            text(&spec.end),
+            text(tokenizer.ends()),
+            template,
+        )
+    };
+    let list = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    // The file's own template puts the last; every marker that ends answers does.
+    let (begin, end, ends, template) = of(&files);
+    assert_eq!((begin, end), (list(&[]), list(&["<|endoftext|>"])));
+    assert_eq!(ends, list(&["<|endoftext|>", "<|im_end|>"]));
+    assert_eq!(template, "");
+
+    let config = br#"{ "add_bos_token": true, "add_eos_token": false, "bos_token": { "content": "<|im_start|>", "lstrip": false },
+        "eos_token": "<|endoftext|>", "chat_template": [{ "name": "tool_use", "template": "T" }, { "name": "default", "template": "D" }] }"#;
+    let files = FolderFiles {
+        tokenizer_config: Some(config),
+        generation_config: Some(br#"{ "eos_token_id": [601, 605], "bos_token_id": 3 }"#),
+        ..files
+    };
+    let (begin, end, ends, template) = of(&files);
+    assert_eq!((begin, end), (list(&["<|im_start|>"]), list(&[])));
+    assert_eq!(ends.len(), 4);
+    assert_eq!(template, "D");
+    let spec = TokenizerSpec::from_folder(&files).unwrap();
+    assert_eq!(spec.tool_template.as_deref(), Some("T"));
+
+    let files = FolderFiles {
+        chat_template: Some(b"J"),
+        chat_template_json: Some(br#"{ "chat_template": "P" }"#),
+        ..files
+    };
+    assert_eq!(of(&files).3, "J");
+    let files = FolderFiles {
+        chat_template: None,
+        ..files
+    };
+    assert_eq!(of(&files).3, "P");
+
+    // Names in special_tokens_map.json, ids in config.json.
+    let files = FolderFiles {
+        tokenizer: files.tokenizer,
+        special_tokens_map: Some(br#"{ "eos_token": "<|im_end|>" }"#),
+        config: Some(br#"{ "bos_token_id": 600, "eos_token_id": 601, "pad_token_id": 99999 }"#),
+        ..FolderFiles::default()
+    };
+    let spec = TokenizerSpec::from_folder(&files).unwrap();
+    let ids = |texts: &[&str]| -> Vec<u32> {
+        let id = |text: &&str| spec.tokens.iter().position(|t| t == text).unwrap() as u32;
+        texts.iter().map(id).collect()
+    };
+    assert_eq!(spec.bos, Some(600));
+    assert_eq!(
+        spec.eos.into_iter().collect::<Vec<_>>(),
+        ids(&["<|im_end|>"])
+    );
+    assert_eq!((spec.pad, spec.ends), (None, vec![601]));
+}
+
+/// A template of its own for conversations with tools.
+#[test]
+fn tools_have_their_template() {
+    let json = SMALL.iter().find(|(name, _)| *name == "qwen2").unwrap().1;
+    let config = br#"{ "chat_template": [{ "name": "default", "template": "<|im_start|>{{ messages[0].content }}" },
+        { "name": "tool_use", "template": "<|im_end|>{{ tools[0].function.name }}" }] }"#;
+    let files = FolderFiles {
+        tokenizer: Some(json.as_bytes()),
+        tokenizer_config: Some(config),
+        ..FolderFiles::default()
+    };
+    let tokenizer = Tokenizer::new(TokenizerSpec::from_folder(&files).unwrap()).unwrap();
+    let template = ChatTemplate::of(&tokenizer).unwrap();
+    let messages = [Message::new(Role::User, "a<|im_end|>")];
+    let tool = serde_json::json!({ "type": "function", "function": { "name": "<|im_start|>f" } });
+    let text = |tools: &[Value]| {
+        let ids = template.encode_with(&tokenizer, &messages, tools).unwrap();
+        let marks = ids.iter().filter(|id| tokenizer.is_control(**id)).count();
+        (String::from_utf8(tokenizer.decode(&ids)).unwrap(), marks)
+    };
+    assert_eq!(text(&[]), ("a<|im_end|>".into(), 1));
+    assert_eq!(text(&[tool]), ("<|im_start|>f".into(), 1));
+}
+
+#[test]
+fn words_are_read_as_they_are_written() {
+    let (_, json) = SMALL
+        .iter()
+        .find(|(name, _)| *name == "bert_cased")
+        .unwrap();
+    let tokenizer = from_json(json).unwrap();
+    for text in [
+        "Alice was not there, was she? No (not at all); never.",
+        "one, two: three!",
+    ] {
+        let ids = tokenizer.encode_text(text, Specials::AsText);
+        let back = String::from_utf8(tokenizer.decode(&ids)).unwrap();
+        // An opening bracket keeps the space before it and gets one behind it.
+        assert_eq!(back.replace("( ", "("), text);
+    }
+    for name in ["xlmr", "t5", "mistral", "phi3"] {
+        let (_, json) = SMALL.iter().find(|(small, _)| *small == name).unwrap();
+        let tokenizer = from_json(json).unwrap();
+        let text = "Alice was not there, was she?";
+        let ids = tokenizer.encode(text, Specials::AsText);
+        assert_eq!(tokenizer.decode(&ids), text.as_bytes(), "{name}");
     }
 }

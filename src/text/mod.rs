@@ -66,8 +66,8 @@ const ENDS: &[&str] = &[
 enum Kind {
     Bytes(Box<bpe::Bpe>),
     Pieces(spm::Spm),
-    Unigram(unigram::Unigram),
-    Words(wordpiece::WordPiece),
+    Unigram(Box<unigram::Unigram>),
+    Words(Box<wordpiece::WordPiece>),
 }
 
 /// Bytes that each token stands for, end to end.
@@ -148,11 +148,14 @@ impl Tokenizer {
             Model::Unigram => {
                 let pieces = spm::pieces(&spec)?;
                 let unigram = unigram::Unigram::new(&spec, &control)?;
-                (Kind::Unigram(unigram), pieces)
+                (Kind::Unigram(unigram.into()), pieces)
             }
             Model::WordPiece => {
                 let words = wordpiece::WordPiece::new(&spec, &control)?;
-                (Kind::Words(words), wordpiece::pieces(&spec, &control))
+                (
+                    Kind::Words(words.into()),
+                    wordpiece::pieces(&spec, &control),
+                )
             }
         };
         Self::of(kind, spec, pieces, control)

@@ -89,7 +89,7 @@ fn run(steps: &[Compiled], text: &str, first: bool, each: &mut dyn FnMut(&str)) 
             };
             let mut cut = Cut::new(*keep, &mut piece);
             spans(pattern, text, &mut |at, found| {
-                cut.push(at, found != *invert)
+                cut.push(at, found != *invert);
             });
             cut.finish();
         }
@@ -182,10 +182,11 @@ impl Compiled {
     /// How many times as long it makes a text at most, but for what every text may become.
     fn growth(&self) -> usize {
         match self {
-            Self::Replace(_, with) => with.len().max(1),
             Self::Apart(_) => 3,
             Self::Charsmap(map) => map.longest().max(1),
-            Self::Plain(Step::Prepend(with) | Step::Lead { with, .. }) => with.len().max(1),
+            Self::Replace(_, with) | Self::Plain(Step::Prepend(with) | Step::Lead { with, .. }) => {
+                with.len().max(1)
+            }
             Self::Split(..) | Self::Plain(_) => 1,
         }
     }

@@ -122,7 +122,7 @@ impl TokenizerSpec {
 }
 
 fn strings(texts: impl Iterator<Item = String>) -> Value {
-    Value::Array(Array::Strings(Strings::from_iter(texts)))
+    Value::Array(Array::Strings(texts.collect::<Strings>()))
 }
 
 /// A token as a GGUF file has it.
@@ -259,7 +259,9 @@ fn sums_up(spec: &TokenizerSpec) -> bool {
         }
         last = Some(now);
     }
-    id_of.keys().all(|whole| {
+    // No token of a real vocabulary is as long.
+    let short = |whole: &&&str| whole.len() <= 512;
+    id_of.keys().filter(short).all(|whole| {
         whole.char_indices().skip(1).all(|(at, _)| {
             let (left, right) = whole.split_at(at);
             let both = id_of.contains_key(left) && id_of.contains_key(right);
