@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use omnimini::caps::{Caps, Precision};
-use omnimini::gpu::{Buffers, Gpu, Pipelines, Program, Readback};
+use omnimini::gpu::{Buffers, Extent, Gpu, Pipelines, Program, Readback};
 use omnimini::graph::RopeSpec;
 use omnimini::kernel::attention::PAGE;
 use omnimini::kernel::catalog::{COLS, Sizes, sized};
@@ -203,7 +203,9 @@ fn words(s: Sizes, r: &Reader<'_>, resource: Resource, dtype: DType) -> Vec<u32>
             let product = tokens * width.max(3 * s.rows);
             let heads = tokens * (h + 2 * kv) * hd;
             let parts = h * r.u("SPLITS").unwrap_or(1) * (hd + 4);
-            floats(product.max(heads).max(parts).max(s.vocab))
+            // An encoder's source as floats, and what it makes of it.
+            let made = 32 * r.param("total").unwrap_or(0);
+            floats(product.max(heads).max(parts).max(s.vocab).max(made))
         }
         Resource::Weight(..) => {
             let blocks = random_matrix(dtype, &mut random, s.rows, width);
@@ -222,10 +224,10 @@ fn words(s: Sizes, r: &Reader<'_>, resource: Resource, dtype: DType) -> Vec<u32>
         Resource::Step => (0..tokens)
             .flat_map(|t| [(37 * t % s.rows) as u32, (end - tokens + t) as u32, 0, 1])
             .collect(),
-        Resource::Pages => (0..pages as u32).collect(),
+        Resource::Pages(_) => (0..pages as u32).collect(),
         Resource::Rope(_) => {
             let rope = RopeSpec::plain(r.u("DIMS").unwrap_or(hd), false, 10_000.0);
-            let table = rope.table(end);
+            let table = rope.table(0..end);
             table.as_flattened().iter().map(|v| v.to_bits()).collect()
         }
         // Everything is looked at and nothing changes: a repetition that costs nothing.
@@ -369,7 +371,7 @@ impl<'a> Bound<'a> {
         for i in first..first + units {
             let at = i as usize * self.unit % self.program.len();
             self.program
-                .encode_range(at..at + self.unit, usize::MAX, &mut pass);
+                .encode_range(at..at + self.unit, Extent::ALL, &mut pass);
         }
         drop(pass);
         let seconds = if let Some((set, resolved)) = &self.clock {

@@ -4,7 +4,7 @@
 // launch    (2 KV, T, 1) workgroups of LANES; each takes one head of one token
 // requires  HD % 8 == 0, DIMS % 8 == 0
 import package::head::{head4, head_scale, plain4};
-import package::cache::{KV, HD, Row, step, key_at};
+import package::cache::{KV, HD, VALUES, Row, step, key_at};
 import package::kv::{Eight, kv_store8};
 import package::reduce::{LANES};
 override H: u32;
@@ -12,9 +12,8 @@ override H: u32;
 struct Params {
     k_gain: u32,
     eps: f32,
-    // Entries of the page table a sequence has, and items of four elements from a key to its value.
+    // Entries of the page table that a sequence has.
     page_stride: u32,
-    values: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -34,7 +33,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 head4(base, p.k_gain, scale, 2u * i + 1u, row.pos)));
         }
     } else {
-        let to = (key_at(row.slot, p.page_stride, row.pos, wid.x - KV) + p.values) / 2u;
+        let to = (key_at(row.slot, p.page_stride, row.pos, wid.x - KV) + VALUES) / 2u;
         for (var i = lid; i < HD / 8u; i += LANES) {
             kv_store8(to + i, Eight(plain4(base + 2u * i), plain4(base + 2u * i + 1u)));
         }

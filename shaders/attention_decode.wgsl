@@ -8,7 +8,7 @@
 // why       the newest key is used from registers, so no other dispatch has to put it into the cache first
 import package::head::{load_head, head4, plain4, vector_at};
 import package::sharpen::{sharpened};
-import package::cache::{KV, HD, Row, step, key_at};
+import package::cache::{KV, HD, VALUES, Row, step, key_at};
 import package::kv::{kv_load, kv_store, kv_round};
 override WG: u32;
 override H: u32;
@@ -29,7 +29,6 @@ struct Params {
     sinks: u32,
     eps: f32,
     page_stride: u32,
-    values: u32,
     scale: f32,
 }
 
@@ -57,9 +56,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let first = oldest + wid.y * SPLIT;
     let to = ((wid.z * H + h) * SPLITS + wid.y) * (HD4 + select(0u, 1u, SPLITS > 1u));
     if row.live == 0u || first > row.pos {
-        if SPLITS > 1u && lid == 0u {
-            out[to + HD4] = vec4<f32>(-1e30, 0.0, 0.0, 0.0);
-        }
         return;
     }
     let count = min(SPLIT, row.pos + 1u - first);
@@ -127,7 +123,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var sums = vec4<f32>(0.0);
     if lid < PARTS * HD4 {
         for (var j = lid / HD4; j < cached; j += PARTS) {
-            sums += score[j] * kv_load(key_at(row.slot, p.page_stride, first + j, kv_head) + p.values + column);
+            sums += score[j] * kv_load(key_at(row.slot, p.page_stride, first + j, kv_head) + VALUES + column);
         }
         if newest && lid < HD4 {
             v_new = kv_round(plain4(base + (H + KV + kv_head) * HD + 4u * column));
@@ -148,7 +144,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         if newest && h % (H / KV) == 0u {
             let key = key_at(row.slot, p.page_stride, row.pos, kv_head) + lid;
             kv_store(key, k_new[lid]);
-            kv_store(key + p.values, v_new);
+            kv_store(key + VALUES, v_new);
         }
     }
     if SPLITS > 1u && lid == 0u {

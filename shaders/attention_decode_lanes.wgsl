@@ -11,7 +11,7 @@
 //           into the cache first
 import package::head::{head4, head_scale, plain4, vector_at};
 import package::sharpen::{sharpened};
-import package::cache::{KV, HD, Row, step, key_at};
+import package::cache::{KV, HD, VALUES, Row, step, key_at};
 import package::kv::{Eight, kv_load8, kv_round8, kv_store8};
 import package::reduce::{LANES, highest, sum};
 import package::scores::{all4, capped, dot8, four, largest, weighted};
@@ -36,7 +36,6 @@ struct Params {
     sinks: u32,
     eps: f32,
     page_stride: u32,
-    values: u32,
     scale: f32,
 }
 
@@ -76,9 +75,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let stride = HD4 + select(0u, 1u, SPLITS > 1u);
     let to = ((wid.z * H + h0) * SPLITS + wid.y) * stride;
     if row.live == 0u || first > row.pos {
-        if SPLITS > 1u && lid < heads {
-            out[to + lid * SPLITS * stride + HD4] = vec4<f32>(-1e30, 0.0, 0.0, 0.0);
-        }
         return;
     }
     let newest = row.pos - first < SPLIT;
@@ -120,7 +116,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let k = head8(k_base, p.k_gain, scale, min(i, HD8 - 1u), row.pos);
             if wid.x % BLOCKS == 0u && i < HD8 {
                 kv_store8(key + i, k);
-                kv_store8(key + p.values / 2u + i, plain8(v_base, i));
+                kv_store8(key + VALUES / 2u + i, plain8(v_base, i));
             }
             let r = kv_round8(k);
             s += vec4<f32>(dot8(q[n * LANES + lid], r), dot8(q[(N + n) * LANES + lid], r),
@@ -189,7 +185,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             var a2 = faded(2u, n, lid, fade.z);
             var a3 = faded(3u, n, lid, fade.w);
             for (var j = 0u; j < LANES; j++) {
-                let item = subgroupShuffle(items, j) + vec4<u32>(p.values / 2u + column);
+                let item = subgroupShuffle(items, j) + vec4<u32>(VALUES / 2u + column);
                 let a = kv_load8(item.x);
                 let b = kv_load8(item.y);
                 let c = kv_load8(item.z);

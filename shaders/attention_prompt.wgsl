@@ -6,7 +6,7 @@
 // launch    (H, ceil(T / 32), 1) workgroups of 64; each takes one head of 32 tokens
 // requires  HD % 4 == 0; rows live from the first on, positions consecutive      accumulates f32
 // why       an invocation makes 4 x 4 scores, then 4 tokens by every eighth vector of the values
-import package::cache::{KV, HD, Row, step, key_at, live_rows};
+import package::cache::{KV, HD, VALUES, Row, step, key_at, live_rows};
 import package::kv::{kv_load};
 override H: u32;
 override WINDOW: u32;
@@ -22,7 +22,6 @@ struct Params {
     // Place of the sinks among the vectors, one for each query head.
     sinks: u32,
     page_stride: u32,
-    values: u32,
     scale: f32,
 }
 
@@ -144,7 +143,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             var a3 = acc[4u * c + 3u] * fade.w;
             for (var j = 0u; j < keys; j++) {
                 let w = weight[j * 8u + tq];
-                let v = kv_load(key_at(row.slot, p.page_stride, tile + j, kv_head) + p.values + column);
+                let v = kv_load(key_at(row.slot, p.page_stride, tile + j, kv_head) + VALUES + column);
                 a0 += w.x * v;
                 a1 += w.y * v;
                 a2 += w.z * v;

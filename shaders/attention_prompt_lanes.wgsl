@@ -10,7 +10,7 @@
 //           has comes by a shuffle. Workgroup memory holds what a lane keeps for itself, so that nothing waits
 import package::head::{head4, head_scale, vector_at};
 import package::sharpen::{sharpened};
-import package::cache::{KV, HD, Row, step, key_at, live_rows};
+import package::cache::{KV, HD, VALUES, Row, step, key_at, live_rows};
 import package::kv::{Eight, kv_load8};
 import package::reduce::{LANES, highest, sum};
 import package::scores::{all4, capped, four, largest, weighted};
@@ -31,7 +31,6 @@ struct Params {
     eps: f32,
     tokens: u32,
     page_stride: u32,
-    values: u32,
     scale: f32,
 }
 
@@ -174,7 +173,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             var a6 = faded(6u, n, lid, fade1.z);
             var a7 = faded(7u, n, lid, fade1.w);
             for (var j = 0u; j < LANES; j++) {
-                let item = subgroupShuffle(items, j) + vec4<u32>(p.values / 2u + column);
+                let item = subgroupShuffle(items, j) + vec4<u32>(VALUES / 2u + column);
                 let a = kv_load8(item.x);
                 let b = kv_load8(item.y);
                 let c = kv_load8(item.z);

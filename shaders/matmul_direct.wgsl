@@ -1,11 +1,12 @@
 // matmul_direct: y[T, N] = x[T, K] · W[N, K]^T, W block-quantised. For devices without useful workgroup memory.
-// bindings  0 params   1 step read Row [T]   2 x read f32 [T, K]   then the weight's and the output's
+// bindings  0 params   2 x read f32 [T, K]   then the tokens', the weight's and the output's
 // launch    (ceil(N / (4 · WG)), ceil(T / 4), 1) workgroups of WG; an invocation makes 4 rows of W x 4 tokens
 // requires  K % 32 == 0      accumulates f32
 // why       16 sums stay in registers, weights are unpacked once for four tokens, inputs are the same for all
 //           lanes; on software drivers tiles in workgroup memory are 2 to 25 times slower
 import package::weight::{load, quants};
 import package::output::{store};
+import package::tokens::{Tile, tile, x_row, y_row};
 override WG: u32;
 
 struct Params {
@@ -21,26 +22,19 @@ struct Params {
     tokens: u32,
 }
 
-struct Row {
-    token: u32,
-    pos: u32,
-    slot: u32,
-    live: u32,
-}
-
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> step: array<Row>;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let t = wid.y * 4u;
-    if step[t].live == 0u {
+    let mine = tile(wid.y, 4u, p.tokens, p.rows);
+    if mine.count == 0u {
         return;
     }
     let first = (wid.x * WG + lid) * 4u;
-    let at = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.rows - 1u)) * p.groups;
-    let base = min(vec4<u32>(t) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.tokens - 1u)) * (p.groups * 8u);
+    let rows = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.rows - 1u));
+    let at = (rows + mine.weight) * p.groups;
+    let base = vec4<u32>(x_row(mine, 0u), x_row(mine, 1u), x_row(mine, 2u), x_row(mine, 3u)) * (p.groups * 8u);
     let planes = vec4<u32>(0u, p.plane1, p.plane2, p.plane3);
     // y0 to y3: the four rows of one token each.
     var y0 = vec4<f32>(0.0);
@@ -70,15 +64,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     for (var r = 0u; r < min(4u, p.rows - min(first, p.rows)); r++) {
         let to = p.y_first + first + r;
-        store(t * p.y_stride + to, p.bias + first + r, y0[r]);
-        if t + 1u < p.tokens {
-            store((t + 1u) * p.y_stride + to, p.bias + first + r, y1[r]);
-        }
-        if t + 2u < p.tokens {
-            store((t + 2u) * p.y_stride + to, p.bias + first + r, y2[r]);
-        }
-        if t + 3u < p.tokens {
-            store((t + 3u) * p.y_stride + to, p.bias + first + r, y3[r]);
+        let y = vec4<f32>(y0[r], y1[r], y2[r], y3[r]);
+        for (var c = 0u; c < mine.count; c++) {
+            store(y_row(mine, c) * p.y_stride + to, p.bias + mine.bias + first + r, y[c]);
         }
     }
 }

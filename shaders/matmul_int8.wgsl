@@ -1,11 +1,12 @@
 // matmul_int8: y[T, N] = x[T, K] · W[N, K]^T, W block-quantised, x in eight bits as `quantize` leaves it.
-// bindings  0 params   1 step read Row [T]   2 codes read u32 [T, K / 4]   3 scales read f32 [T, K / 16, 2]
-//           then the weight's and the output's
+// bindings  0 params   2 codes read u32 [T, K / 4]   3 scales read f32 [T, K / 16, 2]
+//           then the tokens', the weight's and the output's
 // launch    (ceil(N / 64), ceil(T / 32), 1) workgroups of 128; each makes 64 rows of W x 32 tokens
 // requires  K % 32 == 0; a weight with INTEGERS      sums of 16 products are exact, the rest f32
 // why       four products are one instruction where a GPU has it; see matmul_tile for the tiles
 import package::weight::{load, packed};
 import package::output::{store};
+import package::tokens::{Tile, tile, x_row, y_row};
 
 struct Params {
     groups: u32,
@@ -19,15 +20,7 @@ struct Params {
     tokens: u32,
 }
 
-struct Row {
-    token: u32,
-    pos: u32,
-    slot: u32,
-    live: u32,
-}
-
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> step: array<Row>;
 @group(0) @binding(2) var<storage, read> codes: array<u32>;
 @group(0) @binding(3) var<storage, read> scales: array<vec4<f32>>;
 
@@ -45,8 +38,8 @@ fn four(at: u32, v: u32) -> vec4<i32> {
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let t = wid.y * 32u;
-    if step[t].live == 0u {
+    let mine = tile(wid.y, 32u, p.tokens, p.rows);
+    if mine.count == 0u {
         return;
     }
     let first = wid.x * 64u;
@@ -54,10 +47,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     // As a loader of weights: half a group of a row. Of inputs: two words of a token.
     let w_row = lid / 2u;
     let w_half = lid % 2u;
-    let w_at = min(first + w_row, p.rows - 1u) * p.groups;
+    let w_at = (min(first + w_row, p.rows - 1u) + mine.weight) * p.groups;
     let x_token = lid / 4u;
     let x_word = 2u * (lid % 4u);
-    let x_at = min(t + x_token, p.tokens - 1u) * p.groups;
+    let x_at = x_row(mine, x_token) * p.groups;
     // As a maker of sums: rows 4 mr.. and tokens 4 mt.. of the tile.
     let mr = 4u * (lid % 16u);
     let mt = 4u * (lid / 16u);
@@ -109,12 +102,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         workgroupBarrier();
     }
     let row = first + mr;
-    let token = t + mt;
+    let token = mt;
     for (var r = 0u; r < min(4u, p.rows - min(row, p.rows)); r++) {
         let to = p.y_first + row + r;
         let y = vec4<f32>(y0[r], y1[r], y2[r], y3[r]);
-        for (var c = 0u; c < min(4u, p.tokens - min(token, p.tokens)); c++) {
-            store((token + c) * p.y_stride + to, p.bias + row + r, y[c]);
+        for (var c = 0u; c < min(4u, mine.count - min(token, mine.count)); c++) {
+            store(y_row(mine, token + c) * p.y_stride + to, p.bias + mine.bias + row + r, y[c]);
         }
     }
 }

@@ -1,11 +1,12 @@
 // matmul_lanes: y[T, N] = x[T, K] · W[N, K]^T, W block-quantised. For software drivers whose lanes pass values.
-// bindings  0 params   1 step read Row [T]   2 x read f32 [T, K]   then the weight's and the output's
+// bindings  0 params   2 x read f32 [T, K]   then the tokens', the weight's and the output's
 // launch    (ceil(N / (8 · LANES)), ceil(T / 8), 1) workgroups of LANES; an invocation makes 8 rows x 8 tokens
 // requires  K % 32 == 0; LANES is the subgroup size, 4 or a multiple of 8      accumulates f32
 // why       there a load costs about a hundred cycles however many lanes want the same word, and a shuffle one: the
 //           lanes load a token's 32 elements together and pass them round; 64 sums for 24 loads
 import package::weight::{Group, load, quants};
 import package::output::{store};
+import package::tokens::{Tile, tile, x_row, y_row};
 override LANES: u32;
 const SPAN: u32 = min(LANES, 8u);
 
@@ -22,15 +23,7 @@ struct Params {
     tokens: u32,
 }
 
-struct Row {
-    token: u32,
-    pos: u32,
-    slot: u32,
-    live: u32,
-}
-
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> step: array<Row>;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 
 fn four(a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>, v: vec4<f32>) -> vec4<f32> {
@@ -43,14 +36,14 @@ fn whole(q: Group, i: u32) -> vec4<f32> {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let t = wid.y * 8u;
-    if step[t].live == 0u {
+    let mine = tile(wid.y, 8u, p.tokens, p.rows);
+    if mine.count == 0u {
         return;
     }
     let first = (wid.x * LANES + lid) * 8u;
     let last = vec4<u32>(p.rows - 1u);
-    let low = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), last) * p.groups;
-    let high = min(vec4<u32>(first) + vec4<u32>(4u, 5u, 6u, 7u), last) * p.groups;
+    let low = (min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), last) + mine.weight) * p.groups;
+    let high = (min(vec4<u32>(first) + vec4<u32>(4u, 5u, 6u, 7u), last) + mine.weight) * p.groups;
     let planes = vec4<u32>(0u, p.plane1, p.plane2, p.plane3);
     let lane = lid % SPAN;
     // Sums of token c: rows 0 to 3 and 4 to 7.
@@ -70,14 +63,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var b6 = vec4<f32>(0.0);
     var a7 = vec4<f32>(0.0);
     var b7 = vec4<f32>(0.0);
-    let at0 = min(t + 0u, p.tokens - 1u) * p.groups * 8u + lane;
-    let at1 = min(t + 1u, p.tokens - 1u) * p.groups * 8u + lane;
-    let at2 = min(t + 2u, p.tokens - 1u) * p.groups * 8u + lane;
-    let at3 = min(t + 3u, p.tokens - 1u) * p.groups * 8u + lane;
-    let at4 = min(t + 4u, p.tokens - 1u) * p.groups * 8u + lane;
-    let at5 = min(t + 5u, p.tokens - 1u) * p.groups * 8u + lane;
-    let at6 = min(t + 6u, p.tokens - 1u) * p.groups * 8u + lane;
-    let at7 = min(t + 7u, p.tokens - 1u) * p.groups * 8u + lane;
+    let at0 = x_row(mine, 0u) * p.groups * 8u + lane;
+    let at1 = x_row(mine, 1u) * p.groups * 8u + lane;
+    let at2 = x_row(mine, 2u) * p.groups * 8u + lane;
+    let at3 = x_row(mine, 3u) * p.groups * 8u + lane;
+    let at4 = x_row(mine, 4u) * p.groups * 8u + lane;
+    let at5 = x_row(mine, 5u) * p.groups * 8u + lane;
+    let at6 = x_row(mine, 6u) * p.groups * 8u + lane;
+    let at7 = x_row(mine, 7u) * p.groups * 8u + lane;
     for (var g = 0u; g < p.groups; g++) {
         let q0 = load(low.x + g, planes);
         let q1 = load(low.y + g, planes);
@@ -133,9 +126,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
     }
     var y = array<vec4<f32>, 16>(a0, b0, a1, b1, a2, b2, a3, b3, a4, b4, a5, b5, a6, b6, a7, b7);
-    for (var c = 0u; c < min(8u, p.tokens - t); c++) {
+    for (var c = 0u; c < mine.count; c++) {
         for (var r = 0u; r < min(8u, p.rows - min(first, p.rows)); r++) {
-            store((t + c) * p.y_stride + p.y_first + first + r, p.bias + first + r, y[2u * c + r / 4u][r % 4u]);
+            let to = y_row(mine, c) * p.y_stride + p.y_first + first + r;
+            store(to, p.bias + mine.bias + first + r, y[2u * c + r / 4u][r % 4u]);
         }
     }
 }

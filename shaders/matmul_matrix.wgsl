@@ -1,5 +1,5 @@
 // matmul_matrix: y[T, N] = x[T, K] · W[N, K]^T, W block-quantised, by the GPU's matrix units.
-// bindings  0 params   1 step read Row [T]   2 x read f32 [T, K]   then the weight's and the output's
+// bindings  0 params   2 x read f32 [T, K]   then the tokens', the weight's and the output's
 // launch    (ceil(N / 64), ceil(T / (4 M)), 1) workgroups of WG, 64 / M subgroups; each makes 64 rows x 4 M tokens
 // requires  K % 32 == 0; LANES is the subgroup size; cooperative matrices of M x M, f16 in and f32 out
 //           inputs and weights are rounded to f16 and inputs clamped to its range; accumulates f32
@@ -7,6 +7,7 @@
 //           Row-major loads alone are used: column-major ones mean different things on different backends
 import package::weight::{load, quants};
 import package::output::{store};
+import package::tokens::{Tile, tile, x_row, y_row};
 import package::matrix::{M, Left, Right, Sum};
 override LANES: u32;
 const TOKENS: u32 = 4u * M;
@@ -24,37 +25,36 @@ struct Params {
     tokens: u32,
 }
 
-struct Row {
-    token: u32,
-    pos: u32,
-    slot: u32,
-    live: u32,
-}
-
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> step: array<Row>;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 
 // [row][k], [k][token], and M x M of each subgroup's results.
 var<workgroup> tile_w: array<f16, 2048>;
 var<workgroup> tile_x: array<f16, 32u * TOKENS>;
 var<workgroup> tile_y: array<f32, 64u * M>;
+// Tokens of the tile.
+var<workgroup> count: u32;
 
-// A subgroup's results for tokens `token` on, out of its part of tile_y.
-fn put(band: u32, lane: u32, first: u32, token: u32) {
+// A subgroup's results for the tile's tokens `token` on, out of its part of tile_y.
+fn put(mine: Tile, band: u32, lane: u32, first: u32, token: u32) {
     for (var i = lane; i < M * M; i += LANES) {
         let row = first + i / M;
-        let t = token + i % M;
-        if row < p.rows && t < p.tokens {
-            store(t * p.y_stride + p.y_first + row, p.bias + row, tile_y[band * M * M + i]);
+        let c = token + i % M;
+        if row < p.rows && c < mine.count {
+            let to = y_row(mine, c) * p.y_stride + p.y_first + row;
+            store(to, p.bias + mine.bias + row, tile_y[band * M * M + i]);
         }
     }
 }
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let t = wid.y * TOKENS;
-    if step[t].live == 0u {
+    let mine = tile(wid.y, TOKENS, p.tokens, p.rows);
+    // naga takes what a function returns for different in each invocation, and matrices are for all at once.
+    if lid == 0u {
+        count = mine.count;
+    }
+    if workgroupUniformLoad(&count) == 0u {
         return;
     }
     let first = wid.x * 64u;
@@ -70,7 +70,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var i = lid; i < 128u; i += WG) {
             let row = i / 2u;
             let h = i % 2u;
-            let q = load(min(first + row, p.rows - 1u) * p.groups + g, planes);
+            let q = load((min(first + row, p.rows - 1u) + mine.weight) * p.groups + g, planes);
             for (var k = 4u * h; k < 4u * h + 4u; k++) {
                 let v = vec4<f16>(quants(q, k) * q.scale[h] + q.offset[h]);
                 let to = row * 32u + k * 4u;
@@ -83,7 +83,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var i = lid; i < 8u * TOKENS; i += WG) {
             let token = i / 8u;
             let k = i % 8u;
-            let r = x[(min(t + token, p.tokens - 1u) * p.groups + g) * 8u + k];
+            let r = x[(x_row(mine, token) * p.groups + g) * 8u + k];
             let v = vec4<f16>(clamp(r, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
             tile_x[(4u * k) * TOKENS + token] = v.x;
             tile_x[(4u * k + 1u) * TOKENS + token] = v.y;
@@ -107,17 +107,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let row = first + band * M;
     coopStoreT(y0, &tile_y[band * M * M], M);
     workgroupBarrier();
-    put(band, lane, row, t);
+    put(mine, band, lane, row, 0u);
     workgroupBarrier();
     coopStoreT(y1, &tile_y[band * M * M], M);
     workgroupBarrier();
-    put(band, lane, row, t + M);
+    put(mine, band, lane, row, M);
     workgroupBarrier();
     coopStoreT(y2, &tile_y[band * M * M], M);
     workgroupBarrier();
-    put(band, lane, row, t + 2u * M);
+    put(mine, band, lane, row, 2u * M);
     workgroupBarrier();
     coopStoreT(y3, &tile_y[band * M * M], M);
     workgroupBarrier();
-    put(band, lane, row, t + 3u * M);
+    put(mine, band, lane, row, 3u * M);
 }

@@ -1,10 +1,11 @@
 // matmul_tile: y[T, N] = x[T, K] · W[N, K]^T, W block-quantised. The general GPU kernel for prompts.
-// bindings  0 params   1 step read Row [T]   2 x read f32 [T, K]   then the weight's and the output's
+// bindings  0 params   2 x read f32 [T, K]   then the tokens', the weight's and the output's
 // launch    (ceil(N / 64), ceil(T / 32), 1) workgroups of 128; each makes 64 rows of W x 32 tokens
 // requires  K % 32 == 0      accumulates f32      12 KiB of workgroup memory, or 6 in half precision
 // why       each group of 32 weights is unpacked once for 32 tokens; an invocation holds 4 x 4 sums
 import package::weight::{load, quants};
 import package::output::{store};
+import package::tokens::{Tile, tile, x_row, y_row};
 import package::element::{E, narrow, wide};
 
 struct Params {
@@ -19,15 +20,7 @@ struct Params {
     tokens: u32,
 }
 
-struct Row {
-    token: u32,
-    pos: u32,
-    slot: u32,
-    live: u32,
-}
-
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> step: array<Row>;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 
 // [k][row / 4] and [k][token / 4]: four neighbours along the output are one read.
@@ -36,8 +29,8 @@ var<workgroup> tile_x: array<E, 256>;
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let t = wid.y * 32u;
-    if step[t].live == 0u {
+    let mine = tile(wid.y, 32u, p.tokens, p.rows);
+    if mine.count == 0u {
         return;
     }
     let first = wid.x * 64u;
@@ -45,9 +38,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     // As a loader of weights: one vector of four elements of four rows. Of inputs: the same of two tokens.
     let w_row = first + (lid % 16u) * 4u;
     let k4 = lid / 16u;
-    let w_at = min(vec4<u32>(w_row) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.rows - 1u)) * p.groups;
-    let x_row = t + (lid % 8u) * 4u;
-    let x_at = min(vec4<u32>(x_row) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.tokens - 1u)) * (p.groups * 8u);
+    let w_rows = min(vec4<u32>(w_row) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.rows - 1u));
+    let w_at = (w_rows + mine.weight) * p.groups;
+    let c = (lid % 8u) * 4u;
+    let x_rows = vec4<u32>(x_row(mine, c), x_row(mine, c + 1u), x_row(mine, c + 2u), x_row(mine, c + 3u));
+    let x_at = x_rows * (p.groups * 8u);
     let x_k4 = lid / 8u;
     // As a maker of sums: rows 4 mr.. and tokens 4 mt.. of the tile.
     let mr = lid % 16u;
@@ -93,12 +88,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         workgroupBarrier();
     }
     let row = first + mr * 4u;
-    let token = t + mt * 4u;
+    let token = mt * 4u;
     for (var r = 0u; r < min(4u, p.rows - min(row, p.rows)); r++) {
         let to = p.y_first + row + r;
         let y = vec4<f32>(y0[r], y1[r], y2[r], y3[r]);
-        for (var c = 0u; c < min(4u, p.tokens - min(token, p.tokens)); c++) {
-            store((token + c) * p.y_stride + to, p.bias + row + r, y[c]);
+        for (var c = 0u; c < min(4u, mine.count - min(token, mine.count)); c++) {
+            store(y_row(mine, token + c) * p.y_stride + to, p.bias + mine.bias + row + r, y[c]);
         }
     }
 }

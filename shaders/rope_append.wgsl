@@ -5,7 +5,7 @@
 // requires  HD % 4 == 0
 import package::head::{load_head, head4, plain4, put4};
 import package::sharpen::{sharpened};
-import package::cache::{KV, HD, Row, step, key_at};
+import package::cache::{KV, HD, VALUES, Row, step, key_at};
 import package::kv::{kv_store};
 override WG: u32;
 override H: u32;
@@ -14,9 +14,8 @@ struct Params {
     q_gain: u32,
     k_gain: u32,
     eps: f32,
-    // Entries of the page table a sequence has, and items base a key to its value.
+    // Entries of the page table that a sequence has.
     page_stride: u32,
-    values: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -40,7 +39,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             kv_store(to + i, head4(i, row.pos));
         }
     } else {
-        let to = key_at(row.slot, p.page_stride, row.pos, wid.x - H - KV) + p.values;
+        let to = key_at(row.slot, p.page_stride, row.pos, wid.x - H - KV) + VALUES;
         for (var i = lid; i < HD / 4u; i += WG) {
             kv_store(to + i, plain4(base + 4u * i));
         }

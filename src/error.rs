@@ -25,6 +25,33 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A file to be written is there already.
+    #[error("{} is there already: give another name, or replace it by --force", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file to be written is one that is read.
+    #[error("{} is a file of the model itself: give the new one another name", path.display())]
+    Itself {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Weights that are not numbers.
+    #[error(
+        "{what} has a weight that is NaN or infinite, so the model cannot be quantised; \
+         fetch or convert it again"
+    )]
+    NotFinite {
+        /// Which weights.
+        what: String,
+    },
+    /// The caller asked to stop.
+    #[error("writing {} was stopped, and nothing of it is left", path.display())]
+    Stopped {
+        /// The file.
+        path: PathBuf,
+    },
     /// Columns that do not divide into a format's blocks.
     #[error(
         "rows of {columns} elements cannot be {dtype}, whose blocks have {block}; convert the model with another type"
@@ -133,6 +160,32 @@ pub enum Error {
     CacheFull {
         /// Tokens it holds in all.
         tokens: usize,
+    },
+    /// The device has no memory for a longer cache.
+    #[error(
+        "the GPU has no memory left for a KV cache of more than {tokens} tokens; the conversation is kept: close \
+         other programs that use the GPU and try again, or load the model with a smaller --kv type"
+    )]
+    CacheMemory {
+        /// Tokens it has room for now.
+        tokens: usize,
+    },
+    /// A layer's cache does not fit a binding of the adapter.
+    #[error(
+        "a context of {context} tokens needs {bytes} bytes of {kv} cache a layer, and this adapter binds {limit} at \
+         most; ask for a context of at most {fits} (--ctx), or for a smaller type (--kv)"
+    )]
+    CacheTooLarge {
+        /// Tokens of all contexts that were asked for.
+        context: usize,
+        /// Type of the cache's elements.
+        kv: String,
+        /// Bytes of a layer.
+        bytes: u64,
+        /// The adapter's limit.
+        limit: u64,
+        /// Tokens of a context that would fit.
+        fits: usize,
     },
     /// A tensor whose shape is not what the model's description says.
     #[error(
@@ -381,6 +434,18 @@ pub enum Error {
         /// The model's name.
         name: String,
     },
+}
+
+impl Error {
+    /// Says of which tensor it is, where that was not known.
+    pub(crate) fn of_tensor(self, name: &str) -> Self {
+        match self {
+            Self::NotFinite { .. } => Self::NotFinite {
+                what: format!("tensor `{}`", name.escape_debug()),
+            },
+            other => other,
+        }
+    }
 }
 
 fn no_adapter(wanted: Option<&str>, found: &[String]) -> String {

@@ -15,6 +15,8 @@ pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod quant;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod quantize;
 pub mod rope;
 pub mod session;
 pub mod shader;

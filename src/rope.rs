@@ -4,6 +4,7 @@
 //! 131,072 an f32 angle is off by up to a hundredth of a radian.
 
 use std::f64::consts::PI;
+use std::ops::Range;
 
 /// Rotary positions: which angles, over which elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +58,8 @@ impl RopeSpec {
         }
     }
 
-    /// Angular frequencies, dims / 2 of them, radians a position.
+    /// Angular frequencies, dims / 2 of them, radians a position. They are rounded to f32, as the makers of
+    /// models keep them: far into a text the rounding is seen.
     pub fn frequencies(&self) -> Vec<f64> {
         let pairs = self.dims / 2;
         let plain = |i: usize| self.base.powf(-2.0 * i as f64 / self.dims as f64);
@@ -92,7 +94,8 @@ impl RopeSpec {
                 })
             }
         };
-        (0..pairs).map(|i| plain(i) / divisor(i)).collect()
+        let frequency = |i: usize| (plain(i) / divisor(i)) as f32;
+        (0..pairs).map(|i| f64::from(frequency(i))).collect()
     }
 
     /// Turns one head in place to position `pos`, by the [`RopeSpec::frequencies`].
@@ -109,12 +112,12 @@ impl RopeSpec {
         }
     }
 
-    /// (cos, sin) of 0 to 255 steps, then of each whole 256 up to `positions`, which the shaders add
-    /// (`shaders/lib/rope.wgsl`). The amplitude is in the second of the two.
-    pub fn table(&self, positions: usize) -> Vec<[f32; 2]> {
+    /// (cos, sin) of 0 to 255 steps, then of each whole 256 of `positions` from the first of them on, which
+    /// the shaders add (`shaders/lib/rope.wgsl`). The amplitude is in the second of the two.
+    pub fn table(&self, positions: Range<usize>) -> Vec<[f32; 2]> {
         let frequencies = self.frequencies();
         let near = (0..256).map(|pos| (pos, 1.0));
-        let far = (0..positions.div_ceil(256)).map(|h| (h * 256, self.amplitude));
+        let far = positions.step_by(256).map(|pos| (pos, self.amplitude));
         near.chain(far)
             .flat_map(|(pos, amplitude)| {
                 frequencies.iter().map(move |f| {

@@ -151,6 +151,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("input/norm", include_str!("../shaders/input/norm.wgsl")),
     ("input/plain", include_str!("../shaders/input/plain.wgsl")),
+    ("input/slots", include_str!("../shaders/input/slots.wgsl")),
     ("kv/f16", include_str!("../shaders/kv/f16.wgsl")),
     ("kv/f16_wide", include_str!("../shaders/kv/f16_wide.wgsl")),
     ("kv/f32", include_str!("../shaders/kv/f32.wgsl")),
@@ -174,10 +175,12 @@ const FILES: &[(&str, &str)] = &[
         "lib/element_f32",
         include_str!("../shaders/lib/element_f32.wgsl"),
     ),
+    ("lib/fit", include_str!("../shaders/lib/fit.wgsl")),
     (
         "lib/gelu_tanh",
         include_str!("../shaders/lib/gelu_tanh.wgsl"),
     ),
+    ("lib/half", include_str!("../shaders/lib/half.wgsl")),
     ("lib/head", include_str!("../shaders/lib/head.wgsl")),
     (
         "lib/head_lanes",
@@ -229,6 +232,15 @@ const FILES: &[(&str, &str)] = &[
         "lib/silu_clamped",
         include_str!("../shaders/lib/silu_clamped.wgsl"),
     ),
+    (
+        "lib/tokens_all",
+        include_str!("../shaders/lib/tokens_all.wgsl"),
+    ),
+    (
+        "lib/tokens_routed",
+        include_str!("../shaders/lib/tokens_routed.wgsl"),
+    ),
+    ("lib/source", include_str!("../shaders/lib/source.wgsl")),
     ("lib/words", include_str!("../shaders/lib/words.wgsl")),
     (
         "lib/words_wide",
@@ -249,6 +261,10 @@ const FILES: &[(&str, &str)] = &[
     ("quant/bf16", include_str!("../shaders/quant/bf16.wgsl")),
     ("quant/f16", include_str!("../shaders/quant/f16.wgsl")),
     ("quant/f32", include_str!("../shaders/quant/f32.wgsl")),
+    (
+        "quant/f8_e4m3",
+        include_str!("../shaders/quant/f8_e4m3.wgsl"),
+    ),
     ("quant/iq4_nl", include_str!("../shaders/quant/iq4_nl.wgsl")),
     ("quant/iq4_xs", include_str!("../shaders/quant/iq4_xs.wgsl")),
     ("quant/mxfp4", include_str!("../shaders/quant/mxfp4.wgsl")),

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// How a tensor's elements are stored, in a checkpoint and on the GPU.
 ///
-/// The quantised types are ggml's block formats; [`crate::quant::FORMATS`] has their layouts.
+/// The quantised types are ggml's block formats, but for the last, which folders have; [`crate::quant::FORMATS`] has their layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each variant is the type's own name")]
 #[allow(non_camel_case_types, reason = "these are ggml's own spellings")]
@@ -25,6 +25,7 @@ pub enum DType {
     IQ4_NL,
     IQ4_XS,
     MXFP4,
+    F8_E4M3,
 }
 
 impl fmt::Display for DType {

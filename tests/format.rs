@@ -85,7 +85,7 @@ fn problem(bytes: &[u8]) -> FileProblem {
 #[test]
 fn every_format_agrees_with_ggml_bit_by_bit() {
     let file = Checkpoint::open(fixture("quants.gguf")).unwrap();
-    for format in &FORMATS {
+    for format in FORMATS.iter().filter(|f| f.in_gguf()) {
         let blocks = file.need(format.name).unwrap();
         assert_eq!(blocks.dtype, format.dtype);
         let (rows, cols) = blocks.rows_cols();

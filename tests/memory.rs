@@ -10,6 +10,10 @@ use std::process::Command;
 
 use omnimini::caps::DeviceKind;
 use omnimini::engine::LoadOptions;
+use omnimini::format::Checkpoint;
+use omnimini::quant::{Format, smaller};
+use omnimini::quantize::{self, Mix, Recipe};
+use omnimini::tensor::{DType, TensorInfo};
 use omnimini::{Model, Options, Sampling};
 
 mod common;
@@ -18,6 +22,8 @@ use common::tiny::{GEMMA, LLAMA};
 /// What may come on top of the file and the cache.
 const SPARE: u64 = 300 << 20;
 const FILE: &str = "OMNIMINI_TEST_MEMORY_OF";
+/// Set where the file is quantised while it is loaded: then what it becomes counts, and not the file.
+const QUANT: &str = "OMNIMINI_TEST_MEMORY_QUANT";
 
 /// A line of this process's memory, in bytes: `VmHWM` is the most that was ever resident.
 fn status(name: &str) -> u64 {
@@ -34,10 +40,15 @@ fn child() {
     let Some(path) = std::env::var_os(FILE).map(PathBuf::from) else {
         return;
     };
-    let file = std::fs::metadata(&path).unwrap().len();
+    let quant = std::env::var_os(QUANT).map(|_| DType::Q4_0);
+    let file = match quant {
+        Some(dtype) => quantised_bytes(&path, dtype),
+        None => std::fs::metadata(&path).unwrap().len(),
+    };
     let before = status("VmHWM");
     let options = LoadOptions {
         device: common::options(),
+        quant,
         ..LoadOptions::default()
     };
     let model = Model::load(&path, &options).unwrap();
@@ -80,12 +91,34 @@ fn child() {
     }
 }
 
+/// Bytes of a file's tensors where those with more bits are kept in `dtype`.
+fn quantised_bytes(path: &Path, dtype: DType) -> u64 {
+    let checkpoint = Checkpoint::open(path).unwrap();
+    let bytes = |t: &TensorInfo| {
+        let (rows, cols) = t.rows_cols();
+        let kept = if rows == 1 {
+            t.dtype
+        } else {
+            smaller(t.dtype, dtype, cols)
+        };
+        (rows * Format::of(kept).row_bytes(cols).unwrap()) as u64
+    };
+    checkpoint.tensors().iter().map(bytes).sum()
+}
+
 fn holds(path: &Path) {
-    let child = Command::new(std::env::current_exe().unwrap())
+    holds_with(path, false);
+}
+
+fn holds_with(path: &Path, quant: bool) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
         .args(["--ignored", "--exact", "child", "--nocapture"])
-        .env(FILE, path)
-        .output()
-        .unwrap();
+        .env(FILE, path);
+    if quant {
+        child.env(QUANT, "1");
+    }
+    let child = child.output().unwrap();
     let text = String::from_utf8_lossy(&child.stdout);
     for line in text.lines().filter(|l| l.contains("peak")) {
         println!("{}: {line}", path.file_name().unwrap().display());
@@ -113,4 +146,24 @@ fn real_models_stay_within_the_limit() {
             None => println!("skipped: {name} is not here; `omnimini pull {name}` fetches it"),
         }
     }
+}
+
+/// A model of 540 MB in floats, quantised while it is loaded, takes what it is afterwards: never is
+/// there a copy in floats.
+#[test]
+fn quantising_while_loading_keeps_no_floats() {
+    let Some(path) = common::model_file("smollm2-135m-instruct") else {
+        println!("skipped: smollm2-135m-instruct is not here; `omnimini pull` fetches it");
+        return;
+    };
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let floats = folder.path().join("floats.gguf");
+    let recipe = Recipe {
+        mix: Mix::named("f32").unwrap(),
+        pure: false,
+        replace: false,
+    };
+    let source = Checkpoint::open(path).unwrap();
+    quantize::write(&source, Vec::new(), &recipe, &floats, &mut |_, _| true).unwrap();
+    holds_with(&floats, true);
 }

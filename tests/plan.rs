@@ -21,8 +21,8 @@ fn plans(tiny: &Tiny, context: usize, tokens: usize) -> Vec<(&'static str, Plan)
         .unwrap();
     let kv = KvShape {
         dtype: KvType::F16,
-        pages: context / PAGE,
         stride: context / PAGE,
+        ahead: 128,
     };
     caps()
         .into_iter()

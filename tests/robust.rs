@@ -335,5 +335,5 @@ fn what_a_driver_refuses_is_an_error() {
     ))
     .unwrap_err();
     println!("{e}");
-    assert!(matches!(e, Error::TooLarge { .. }), "{e}");
+    assert!(matches!(e, Error::CacheTooLarge { .. }), "{e}");
 }

@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["hub"],
     &["plan"],
     &["kernel", "model"],
-    &["graph"],
+    &["graph", "quantize"],
     &["format"],
     &["quant", "shader"],
     &["error"],

@@ -24,8 +24,6 @@ static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     let mut types = vec![3; tokens.len()];
     types[..bytes].fill(1);
     Tokenizer::new(TokenizerSpec {
-        model: "gpt2".into(),
-        pre: "default".into(),
         tokens,
         types,
         ..TokenizerSpec::default()

@@ -1,10 +1,14 @@
-// Where a position of a sequence lies in the paged cache. The cache of a layer is [K, V][pages][KV][PAGE][HD];
-// a row's sequence has `stride` entries of the page table from `slot` * stride on.
+// Where a position of a sequence lies in the paged cache. The cache of a layer is [pages][K, V][KV][PAGE][HD], so
+// that one with more pages begins as this one. A row's sequence has `stride` entries of the page table from
+// `slot` * stride on; where RING is not 0 they are a ring of so many, which keeps the newest positions.
 override PAGES: u32;
+override RING: u32;
 override ROWS: u32;
 override KV: u32;
 override HD: u32;
 override PAGE: u32;
+// Items of four elements from a key to its value.
+const VALUES: u32 = KV * PAGE * (HD / 4u);
 
 // A token of this step: its id, its position, and which sequence it belongs to.
 struct Row {
@@ -33,8 +37,12 @@ fn live_rows(first: u32, most: u32) -> u32 {
     return low;
 }
 
-// Item (of four elements) of the key of head `h` at `pos`; its value lies `values` items later.
+// Item (of four elements) of the key of head `h` at `pos`; its value lies VALUES items later.
 fn key_at(slot: u32, stride: u32, pos: u32, h: u32) -> u32 {
-    let page = pages[slot * stride + pos / PAGE];
-    return ((page * KV + h) * PAGE + pos % PAGE) * (HD / 4u);
+    var entry = pos / PAGE;
+    if RING > 0u {
+        entry = entry % max(RING, 1u);
+    }
+    let page = pages[slot * stride + entry];
+    return ((page * 2u * KV + h) * PAGE + pos % PAGE) * (HD / 4u);
 }

@@ -27,6 +27,7 @@ Examples:
   omnimini run --raw \"The capital of France is\" -n 5
   omnimini run --raw --special --prompt-file prompt.txt --json --logprobs 5
   omnimini run \"Tell a story.\" -t 0.8 --top-p 0.95 --seed 7
+  omnimini run -m ./model-bf16.gguf --quant q4_k \"Hello\"   with fewer bits, in less memory
 
 Fields of --json:
   text           the answer
@@ -131,6 +132,29 @@ Examples:
 Fields of --json:
   ids  the tokens";
 
+pub(super) const QUANTIZE: &str = "\
+Examples:
+  omnimini quantize ./model-f16.gguf ./model-q4.gguf --type q4_k_m
+  omnimini quantize gemma-3-270m ./gemma-q8.gguf -t q8_0 --json | jq .bits_per_weight
+  omnimini quantize ./model.gguf ./model-q6.gguf -t q6_k --pure --force
+
+Types are llama.cpp's, and mean the same tensors in the same types: q4_k_m, q5_k_m and q3_k_m (or
+q4_k, q5_k and q3_k) give some matrices more bits, the ones that end in _s fewer of them, and the
+output matrix has 6 bits or more in all but q8_0 and floats. mxfp4 is for mixtures of experts: these
+get it, and what they share gets q8_0. Norms and biases stay whole.
+Rows that are no multiple of 256 have blocks of 32 instead: q2_k and q3_k become q4_0, q4_k becomes
+q5_0, q5_k becomes q5_1, q6_k becomes q8_0.
+
+Nothing but a whole file ever has the new name.
+
+Fields of --json:
+  file             the new file
+  file_type        its type
+  bytes            of all its tensors
+  bits_per_weight  over all of them
+  tensors          name, shape (rows first), before (the type it had), dtype (the one it has) and
+                   bytes of each";
+
 pub(super) const PERPLEXITY: &str = "\
 Examples:
   omnimini perplexity wiki.test.raw
@@ -203,6 +227,7 @@ mod tests {
             super::DEVICES,
             super::INSPECT,
             super::TOKENIZE,
+            super::QUANTIZE,
             super::PERPLEXITY,
             super::BENCH,
         ];

@@ -14,6 +14,8 @@ use crate::caps::Precision;
 use crate::engine::LoadOptions;
 use crate::gpu::DeviceOptions;
 use crate::kernel::attention::KvType;
+use crate::kernel::encode::ENCODERS;
+use crate::tensor::DType;
 
 mod chat;
 mod generate;
@@ -21,6 +23,7 @@ mod help;
 mod measure;
 mod models;
 mod progress;
+mod quantize;
 mod sampling;
 
 /// A local GPT-4o mini: small open models on any GPU.
@@ -60,6 +63,9 @@ enum Command {
     /// Turn text into token ids.
     #[command(after_help = help::TOKENIZE)]
     Tokenize(models::Tokenize),
+    /// Write a model in another type: fewer bits for its weights, a smaller file.
+    #[command(after_help = help::QUANTIZE)]
+    Quantize(quantize::Quantize),
     /// How well a model predicts a text.
     #[command(after_help = help::PERPLEXITY)]
     Perplexity(measure::Perplexity),
@@ -94,6 +100,20 @@ struct DeviceArgs {
         env = "OMNIMINI_PRECISION"
     )]
     precision: Precision,
+    /// Quantise matrices that have more bits to this type while loading: f16, q8_0, q6_k, q5_0, q4_k
+    /// or q4_0.
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    quant: Option<DType>,
+}
+
+/// Parses one of the types that weights can be quantised to while loading.
+fn dtype(name: &str) -> Result<DType, String> {
+    let types = ENCODERS.iter().map(|e| e.0);
+    let named = |dtype: &DType| dtype.to_string().eq_ignore_ascii_case(name);
+    types.clone().find(named).ok_or_else(|| {
+        let names: Vec<String> = types.map(|t| t.to_string().to_lowercase()).collect();
+        format!("it is one of {}", names.join(", "))
+    })
 }
 
 impl DeviceArgs {
@@ -112,6 +132,7 @@ impl DeviceArgs {
             } else {
                 KvType::F16
             },
+            quant: self.quant,
             ..LoadOptions::default()
         }
     }
@@ -156,6 +177,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Devices(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Tokenize(c) => c.run(),
+        Command::Quantize(c) => c.run(),
         Command::Perplexity(c) => c.run(),
         Command::Bench(c) => c.run(),
     };
@@ -224,7 +246,7 @@ fn read_stdin(what: &str) -> anyhow::Result<String> {
 /// The file of a model by name, source or path.
 fn model_file(name: &str) -> anyhow::Result<PathBuf> {
     let path = PathBuf::from(name);
-    if path.is_file() {
+    if path.is_file() || path.join("config.json").is_file() {
         return Ok(path);
     }
     Ok(crate::hub::find(&crate::hub::Home::from_env()?, name)?)

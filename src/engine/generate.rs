@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::cache::Pool;
 use super::pace::MOST_STEPS;
 use super::{Engine, Row, Sampling, State};
 use crate::error::{Error, Result};
-use crate::gpu::{Program, Readback, Ticket};
+use crate::gpu::{Extent, Program, Readback, Ticket};
 use crate::kernel::Resource;
 use crate::kernel::attention::PAGE;
 use crate::kernel::sample::{NONE, RING};
@@ -24,9 +25,12 @@ use crate::kernel::sample::{NONE, RING};
 pub struct Sequence {
     engine: Arc<Engine>,
     slot: u32,
-    pages: Vec<u32>,
+    /// Its pages of each pool of the cache.
+    pages: Vec<Vec<u32>>,
     /// Tokens whose keys and values are in the cache, from position 0 on.
     cached: Vec<u32>,
+    /// Positions that may have been written since it was empty: a ring of pages has the last of them.
+    written: usize,
 }
 
 /// A token's log-probability and the best alternatives.
@@ -57,16 +61,15 @@ impl Sequence {
     /// # Errors
     /// [`Error::SequencesFull`] where as many are open as the engine was loaded for.
     pub fn new(engine: &Arc<Engine>) -> Result<Self> {
-        let slot = engine
-            .state()
-            .free_slots
-            .pop()
-            .ok_or(Error::SequencesFull)?;
+        let mut state = engine.state();
+        let slot = state.free_slots.pop().ok_or(Error::SequencesFull)?;
+        let pools = state.cache.pools.iter();
         Ok(Self {
             engine: Arc::clone(engine),
             slot,
-            pages: Vec::with_capacity(engine.kv.stride),
+            pages: pools.map(|p| Vec::with_capacity(p.entries)).collect(),
             cached: Vec::with_capacity(engine.context),
+            written: 0,
         })
     }
 
@@ -85,9 +88,21 @@ impl Sequence {
         self.slot
     }
 
-    /// Forgets every token after the first `len`.
+    /// Forgets every token after the first `len`; and those, too, where layers with a window no longer
+    /// have the positions that the next token sees.
     pub fn truncate(&mut self, len: usize) {
         self.cached.truncate(len);
+        let (len, written) = (self.cached.len(), self.written);
+        let state = self.engine.state();
+        let whole = state.cache.pools.iter().all(|pool| {
+            let oldest = (len + 1).saturating_sub(pool.window.map_or(0, |w| w as usize));
+            pool.window.is_none() || oldest + pool.entries * PAGE >= written
+        });
+        drop(state);
+        if !whole || len == 0 {
+            self.cached.clear();
+            self.written = 0;
+        }
     }
 
     /// Makes tokens after `prompt`, which is the whole context: what of it the cache holds already
@@ -120,7 +135,7 @@ impl Sequence {
             .zip(prompt)
             .take_while(|(a, b)| a == b)
             .count();
-        self.cached.truncate(common.min(prompt.len() - 1));
+        self.truncate(common.min(prompt.len() - 1));
         let reused = self.cached.len();
         // A token that is made at the last place of the context has no place of its own to go on from.
         let limit = sampling.max_tokens.min(context + 1 - prompt.len());
@@ -144,6 +159,7 @@ impl Sequence {
             submitted: 0,
             reused,
             flight: VecDeque::with_capacity(FLIGHTS),
+            refused: None,
             ready: VecDeque::with_capacity(MOST_STEPS),
             done: limit == 0,
             idle: Vec::with_capacity(FLIGHTS),
@@ -155,31 +171,42 @@ impl Sequence {
         })
     }
 
-    /// Takes pages for positions below `len`, and tells the device.
+    /// Takes pages for positions below `len`, which may be written from now on, and tells the device.
     pub(super) fn reserve(&mut self, state: &mut State, len: usize) -> Result<()> {
-        let had = self.pages.len();
-        while self.pages.len() * PAGE < len {
-            let Some(page) = state.free_pages.pop() else {
-                return Err(Error::CacheFull {
-                    tokens: self.engine.kv.pages * PAGE,
-                });
-            };
-            self.pages.push(page);
+        let gpu = &self.engine.gpu;
+        let version = state.cache.version;
+        let mut done = Ok(());
+        for (i, mine) in self.pages.iter_mut().enumerate() {
+            let had = mine.len();
+            let Pool { entries, ring, .. } = state.cache.pools[i];
+            let count = len.div_ceil(PAGE).min(entries);
+            done = done.and_then(|()| state.cache.take(gpu, i, count, mine));
+            if mine.len() > had {
+                let at = (self.slot as usize * entries + had) * 4;
+                let bytes = bytemuck::cast_slice(&mine[had..]);
+                let table = self.engine.buffer(Resource::Pages(ring));
+                gpu.queue.write_buffer(table, at as u64, bytes);
+            }
         }
-        if self.pages.len() > had {
-            let at = (self.slot as usize * self.engine.kv.stride + had) * 4;
-            let bytes = bytemuck::cast_slice(&self.pages[had..]);
-            let pages = self.engine.buffer(Resource::Pages);
-            self.engine.gpu.queue.write_buffer(pages, at as u64, bytes);
+        if state.cache.version != version {
+            let buffers = state.cache.buffers();
+            for program in &mut state.programs {
+                *program = Arc::new(program.rebound(gpu, &buffers));
+            }
         }
-        Ok(())
+        if done.is_ok() {
+            self.written = self.written.max(len);
+        }
+        done
     }
 }
 
 impl Drop for Sequence {
     fn drop(&mut self) {
         let mut state = self.engine.state();
-        state.free_pages.append(&mut self.pages);
+        for (i, pages) in self.pages.iter_mut().enumerate() {
+            state.cache.give(i, pages);
+        }
         state.free_slots.push(self.slot);
     }
 }
@@ -215,6 +242,8 @@ pub struct Generation<'s> {
     submitted: usize,
     reused: usize,
     flight: VecDeque<Flight>,
+    /// Why nothing more is submitted, told once what is under way has landed.
+    refused: Option<Error>,
     ready: VecDeque<Step>,
     done: bool,
     /// Places for tokens read back that are not under way.
@@ -251,12 +280,15 @@ impl Generation<'_> {
     /// The next token; `None` after an end token, at the limit or at the context's end.
     ///
     /// # Errors
-    /// Where the device fails; the sequence keeps the tokens read so far.
+    /// [`Error::CacheFull`] and [`Error::CacheMemory`] where the cache cannot grow: the sequence keeps
+    /// what it has. Where the device fails, what is in its cache is not known any more.
     pub async fn next_step(&mut self) -> Result<Option<Step>> {
         let result = self.advance().await;
-        if result.is_err() {
+        if let Err(e) = &result {
             self.done = true;
-            self.sequence.cached.clear();
+            if !stops_short(e) {
+                self.sequence.truncate(0);
+            }
         }
         result
     }
@@ -284,8 +316,19 @@ impl Generation<'_> {
             if self.submitted == 0 {
                 self.start().await?;
             }
-            while self.flight.len() < FLIGHTS && self.submitted < self.limit {
-                self.submit(false).await?;
+            while self.refused.is_none()
+                && self.flight.len() < FLIGHTS
+                && self.submitted < self.limit
+            {
+                match self.submit(false).await {
+                    Err(e) if stops_short(&e) => self.refused = Some(e),
+                    submitted => submitted?,
+                }
+            }
+            if self.flight.is_empty()
+                && let Some(e) = self.refused.take()
+            {
+                return Err(e);
             }
             self.land().await?;
         }
@@ -295,6 +338,11 @@ impl Generation<'_> {
     async fn start(&mut self) -> Result<()> {
         let began = Instant::now();
         let engine = Arc::clone(&self.sequence.engine);
+        // Its pages all at once: a cache that grows chunk by chunk would be copied more often.
+        let written = self.sequence.written;
+        let len = self.prompt.len();
+        self.sequence.reserve(&mut engine.state(), len)?;
+        self.sequence.written = written;
         // The chunk that the device is at: its submission, rows, and when it was submitted.
         let mut running: Option<(Ticket, usize, Instant)> = None;
         let mut landed = began;
@@ -312,7 +360,12 @@ impl Generation<'_> {
                     // Nobody asks for this chunk's logits.
                     let count = engine.plans[1].body;
                     let pieces = state.pace.chunk_pieces(rows, count);
-                    let encoder = encode(&engine, &engine.prompt, count, rows, pieces);
+                    let program = Arc::clone(&state.programs[1]);
+                    let extent = Extent {
+                        tokens: rows,
+                        positions: first + rows,
+                    };
+                    let encoder = encode(&engine, &program, count, extent, pieces);
                     next = Some((engine.gpu.submit(encoder), rows, Instant::now()));
                     self.sequence
                         .cached
@@ -419,10 +472,11 @@ impl Generation<'_> {
                 .write_buffer(step, 0, bytemuck::bytes_of(&row));
         }
 
-        let (program, sampler, logits) = if prompt {
-            (&engine.prompt, &engine.sample_prompt, &engine.logits[1])
+        let program = Arc::clone(&state.programs[usize::from(prompt)]);
+        let (sampler, logits) = if prompt {
+            (&engine.sample_prompt, &engine.logits[1])
         } else {
-            (&engine.decode, &engine.sample_decode, &engine.logits[0])
+            (&engine.sample_decode, &engine.logits[0])
         };
         let rows = prompt.then(|| self.prompt.len() - first);
         let pieces = match rows {
@@ -430,8 +484,11 @@ impl Generation<'_> {
             None if steps == 1 => state.pace.step_pieces(program.len()),
             None => 1,
         };
-        let tokens = rows.unwrap_or(1);
-        let mut encoder = encode(&engine, program, program.len(), tokens, pieces);
+        let extent = Extent {
+            tokens: rows.unwrap_or(1),
+            positions: len,
+        };
+        let mut encoder = encode(&engine, &program, program.len(), extent, pieces);
         let mut logits_copy = None;
         if self.logprobs.is_some() {
             let bytes = engine.model.config.vocab as u64 * 4;
@@ -443,7 +500,7 @@ impl Generation<'_> {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             sampler.encode(&mut pass);
             for _ in 1..steps {
-                program.encode(&mut pass);
+                program.encode_range(0..program.len(), extent, &mut pass);
                 sampler.encode(&mut pass);
             }
         }
@@ -571,13 +628,18 @@ async fn pause() {
     .await;
 }
 
+/// Whether nothing is wrong but that there is no room to go on.
+fn stops_short(e: &Error) -> bool {
+    matches!(e, Error::CacheFull { .. } | Error::CacheMemory { .. })
+}
+
 /// Submits all but the last of `pieces` parts of the first `count` launches of a program, for a step of
-/// `tokens` tokens, and gives the last one, encoded.
+/// this extent, and gives the last one, encoded.
 fn encode(
     engine: &Engine,
     program: &Program,
     count: usize,
-    tokens: usize,
+    extent: Extent,
     pieces: usize,
 ) -> wgpu::CommandEncoder {
     let part = count.div_ceil(pieces.max(1)).max(1);
@@ -587,7 +649,7 @@ fn encode(
         let end = (first + part).min(count);
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            program.encode_range(first..end, tokens, &mut pass);
+            program.encode_range(first..end, extent, &mut pass);
         }
         if end >= count {
             return encoder;

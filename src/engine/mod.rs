@@ -1,5 +1,6 @@
 //! A device with a model loaded: weights, KV cache, the step loop, and the sequences on it.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
@@ -11,7 +12,9 @@ use crate::kernel::sample::{self, PARTS, RING, SamplerState};
 use crate::kernel::{Dispatch, Resource};
 use crate::model::{Description, Head};
 use crate::plan::{self, Plan};
+use crate::tensor::DType;
 
+mod cache;
 mod generate;
 mod pace;
 mod profile;
@@ -20,7 +23,9 @@ mod score;
 mod settle;
 mod upload;
 
-use pace::Pace;
+use cache::Cache;
+use pace::{MOST_STEPS, Pace};
+use upload::Encoders;
 
 pub use generate::{Generation, Sequence, Step, TokenLogprob};
 pub use profile::{LaunchTime, Timed, by_operation};
@@ -31,17 +36,26 @@ pub use sampling::Sampling;
 pub struct LoadOptions {
     /// Which adapter, and how.
     pub device: DeviceOptions,
-    /// Tokens of context that the cache holds for one sequence; 4096 or the model's own, whichever
-    /// is smaller, when `None`.
+    /// Tokens of context that the cache may hold for one sequence; 4096 or the model's own, whichever
+    /// is smaller, when `None`. Memory is taken as it fills.
     pub context: Option<usize>,
+    /// Lets the context be longer than the model was made for: to measure, not to talk.
+    pub stretch: bool,
+    /// Position of a sequence's first token: zero, but for who wants to see what becomes of far ones.
+    pub first: usize,
     /// Contexts' worth of cache shared by all sequences.
     pub contexts: usize,
     /// Sequences that may be open at once.
     pub sequences: usize,
     /// Element type of the cache.
     pub kv: KvType,
-    /// Tokens of a prompt that are computed at once.
+    /// Bytes that the cache may grow to; as many as the device has when `None`.
+    pub cache: Option<u64>,
+    /// Tokens of a prompt that are computed at once, at most.
     pub chunk: usize,
+    /// Matrices that have more bits are quantised to this type as they are loaded, on the device
+    /// where there is a kernel for it; see [`crate::graph::Graph::shrink`].
+    pub quant: Option<DType>,
 }
 
 impl Default for LoadOptions {
@@ -49,10 +63,14 @@ impl Default for LoadOptions {
         Self {
             device: DeviceOptions::default(),
             context: None,
+            first: 0,
+            stretch: false,
             contexts: 1,
             sequences: 16,
             kv: KvType::F16,
+            cache: None,
             chunk: 128,
+            quant: None,
         }
     }
 }
@@ -70,15 +88,17 @@ pub(crate) struct Row {
     pub(crate) live: u32,
 }
 
-/// What the device's single set of step buffers holds right now, and which pages are taken.
+/// What the device's single set of step buffers holds right now, and what changes as it works.
 #[derive(Debug)]
 struct State {
     /// The generation whose sampler and row are on the device.
     current: u64,
     /// The last number given to a generation.
     generations: u64,
-    free_pages: Vec<u32>,
     free_slots: Vec<u32>,
+    cache: Cache,
+    /// Of a decode step and of a prompt's chunk, on the cache's buffers as they are now.
+    programs: [Arc<Program>; 2],
     /// What the device took so far.
     pace: Pace,
 }
@@ -93,8 +113,6 @@ pub struct Engine {
     kv: KvShape,
     context: usize,
     chunk: usize,
-    decode: Program,
-    prompt: Program,
     sample_decode: Program,
     sample_prompt: Program,
     /// Where the logits `[vocabulary]` of decode and of prompts lie.
@@ -141,23 +159,28 @@ impl Engine {
             .context
             .unwrap_or(DEFAULT_CONTEXT.min(model.config.context))
             .max(1);
-        if context > model.config.context {
+        if context > model.config.context && !options.stretch {
             return Err(Error::Context {
                 wanted: context,
                 limit: model.config.context,
             });
         }
-        let graph = model.graph(checkpoint, Head::Last, context)?;
-        let score = model.graph(checkpoint, Head::All, context)?;
-        let stride = context.div_ceil(PAGE);
+        let mut graph = model.graph(checkpoint, Head::Last, options.first + context)?;
+        let mut score = model.graph(checkpoint, Head::All, options.first + context)?;
+        if let Some(dtype) = options.quant {
+            graph.shrink(dtype);
+            score.shrink(dtype);
+        }
+        let chunk = options.chunk.clamp(2, 512);
         let kv = KvShape {
             dtype: options.kv,
-            pages: stride * options.contexts.max(1),
-            stride,
+            stride: context.div_ceil(PAGE),
+            // Two submissions of steps may turn out to be past the end.
+            ahead: chunk.max(2 * MOST_STEPS),
         };
-        let chunk = options.chunk.clamp(2, 512);
         let pipelines = Pipelines::new(&gpu);
         let mut checks = Checks::open(&gpu);
+        let encoders = Encoders::check(&gpu, &pipelines, &mut checks, checkpoint, &graph).await?;
         let (plans, caps, mut buffers) = settle::settle(
             &gpu,
             &pipelines,
@@ -167,7 +190,7 @@ impl Engine {
                 let decode = plan::plan(&graph, caps, kv, 1)?;
                 Ok(vec![decode, plan::plan(&graph, caps, kv, chunk)?])
             },
-            || upload::weights(&gpu, checkpoint, &graph, progress),
+            || upload::weights(&gpu, &pipelines, &encoders, checkpoint, &graph, progress),
         )
         .await?;
         gpu.caps = caps;
@@ -178,15 +201,18 @@ impl Engine {
         log::debug!("prompt plan: {prompt}");
 
         let vocab = model.config.vocab;
+        let cache = Cache::new(&gpu, &graph, kv, options)?;
         fixed_buffers(
             &gpu,
             &mut buffers,
             &graph,
             &model,
-            kv,
+            &cache,
+            options.first..options.first + context,
             options.sequences,
             chunk,
-        )?;
+        );
+        buffers.extend(cache.buffers());
         let slots = |plan: &Plan, buffers: &mut Buffers| {
             for (i, bytes) in plan.slots.iter().enumerate() {
                 let buffer = gpu.buffer(&format!("slot {i}"), *bytes as u64);
@@ -208,13 +234,16 @@ impl Engine {
         let sample_decode = program(&sampler, &buffers)?;
         gpu.check()?;
         pipelines.save();
+        // The cache has its own, since they change.
+        buffers.retain(|resource, _| !matches!(resource, Resource::Kv(_)));
 
         Ok(Arc::new(Self {
             state: Mutex::new(State {
                 current: 0,
                 generations: 0,
-                free_pages: (0..kv.pages as u32).rev().collect(),
                 free_slots: (0..options.sequences as u32).rev().collect(),
+                cache,
+                programs: [Arc::new(decode_program), Arc::new(prompt_program)],
                 pace: Pace::default(),
             }),
             options: options.clone(),
@@ -226,8 +255,6 @@ impl Engine {
             kv,
             context,
             chunk,
-            decode: decode_program,
-            prompt: prompt_program,
             sample_decode,
             sample_prompt,
             logits: [decode_logits, prompt_logits],
@@ -267,10 +294,14 @@ impl Engine {
         self.checks().ran
     }
 
-    /// Bytes of the KV cache.
+    /// Bytes that the KV cache takes now.
     pub fn kv_bytes(&self) -> usize {
-        let c = &self.model.config;
-        c.layers * self.kv.layer_bytes(c.kv_heads, c.head_dim)
+        self.state().cache.bytes() as usize
+    }
+
+    /// Bytes that it takes with one sequence of the whole context.
+    pub fn kv_bytes_full(&self) -> usize {
+        self.kv.bytes(self.score.attentions())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -287,32 +318,28 @@ impl Engine {
 }
 
 /// Buffers whose size does not depend on a plan.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the model's whole shape, used once"
+)]
 fn fixed_buffers(
     gpu: &Gpu,
     buffers: &mut Buffers,
     graph: &Graph,
     model: &Description,
-    kv: KvShape,
+    cache: &Cache,
+    positions: Range<usize>,
     sequences: usize,
     chunk: usize,
-) -> Result<()> {
+) {
     let c = &model.config;
     let mut add = |resource: Resource, bytes: usize| {
         buffers.insert(resource, gpu.buffer(&resource.to_string(), bytes as u64));
     };
-    for layer in 0..graph.layers {
-        let bytes = kv.layer_bytes(c.kv_heads, c.head_dim);
-        if bytes as u64 > gpu.caps.max_binding {
-            return Err(Error::TooLarge {
-                tensor: format!("the cache of layer {layer}"),
-                bytes: bytes as u64,
-                limit: gpu.caps.max_binding,
-            });
-        }
-        add(Resource::Kv(layer), bytes);
-    }
     add(Resource::Step, chunk * size_of::<Row>());
-    add(Resource::Pages, sequences * kv.stride * 4);
+    for pool in &cache.pools {
+        add(Resource::Pages(pool.ring), sequences * pool.entries * 4);
+    }
     add(Resource::Sampler, size_of::<SamplerState>());
     add(Resource::Partials, PARTS as usize * 16);
     add(Resource::Candidates, c.vocab * 8);
@@ -320,11 +347,10 @@ fn fixed_buffers(
     add(Resource::Bias, c.vocab * 4);
     add(Resource::Out, RING as usize * 4);
     for (i, rope) in graph.ropes.iter().enumerate() {
-        let table = rope.table(kv.stride * PAGE);
+        let table = rope.table(positions.clone());
         let buffer = gpu.buffer("rope", size_of_val(&table[..]) as u64);
         gpu.queue
             .write_buffer(&buffer, 0, bytemuck::cast_slice(&table));
         buffers.insert(Resource::Rope(i), buffer);
     }
-    Ok(())
 }

@@ -1,10 +1,11 @@
 //! Where a step's time goes: each launch between two timestamps of the device.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::{Engine, Row};
+use super::{Engine, Row, Sequence};
 use crate::error::{Error, Result};
-use crate::gpu::Readback;
+use crate::gpu::{Extent, Readback};
 use crate::kernel::{Access, Dispatch, Resource};
 
 /// The time of one launch.
@@ -38,31 +39,41 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Device`] where the device has no timestamps inside passes.
-    pub async fn profile(&self, what: Timed, repetitions: usize) -> Result<Vec<LaunchTime>> {
+    pub async fn profile(
+        self: &Arc<Self>,
+        what: Timed,
+        repetitions: usize,
+    ) -> Result<Vec<LaunchTime>> {
         let features = self.gpu.device.features();
         if !features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES) {
             return Err(Error::Device {
                 reason: "it has no timestamps inside passes, so its launches can't be timed".into(),
             });
         }
-        let (program, plan) = match what {
-            Timed::Decode { .. } => (&self.decode, &self.plans[0]),
-            Timed::Prompt => (&self.prompt, &self.plans[1]),
-        };
-        let rows: Vec<Row> = match what {
+        let which = usize::from(what == Timed::Prompt);
+        let plan = &self.plans[which];
+        let mut rows: Vec<Row> = match what {
             Timed::Decode { depth } => vec![row(depth.min(self.context - 1))],
             Timed::Prompt => (0..self.chunk).map(row).collect(),
         };
-        // Slot 0 gets pages 0, 1, …; nobody is told, since no sequence is open.
-        self.state().current = 0;
-        let pages: Vec<u32> = (0..self.kv.stride as u32).collect();
-        let queue = &self.gpu.queue;
-        for (resource, bytes) in [
-            (Resource::Pages, bytemuck::cast_slice(&pages)),
-            (Resource::Step, bytemuck::cast_slice(&rows)),
-        ] {
-            queue.write_buffer(self.buffer(resource), 0, bytes);
+        // Positions that no sequence ever filled hold nothing that would take longer.
+        let mut sequence = Sequence::new(self)?;
+        let program = {
+            let mut state = self.state();
+            state.current = 0;
+            sequence.reserve(&mut state, rows.last().map_or(0, |r| r.pos as usize + 1))?;
+            Arc::clone(&state.programs[which])
+        };
+        for row in &mut rows {
+            row.slot = sequence.slot();
         }
+        let extent = Extent {
+            tokens: rows.len(),
+            positions: rows.last().map_or(0, |r| r.pos as usize + 1),
+        };
+        let queue = &self.gpu.queue;
+        let step = self.buffer(Resource::Step);
+        queue.write_buffer(step, 0, bytemuck::cast_slice(&rows));
 
         let device = &self.gpu.device;
         let count = program.len() as u32 + 1;
@@ -85,6 +96,7 @@ impl Engine {
         for _ in 0..repetitions.max(1) {
             let mut encoder = self.gpu.encoder();
             program.encode_timed(
+                extent,
                 &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
                 &set,
             );

@@ -56,13 +56,19 @@ impl Sequence {
         let settled = settle(gpu, pipelines, &mut checks, false, make, || Ok(())).await;
         *engine.checks() = checks;
         let plan = settled?.0.remove(0);
+        self.truncate(0);
         let mut buffers = engine.buffers.clone();
+        let mut version = {
+            let mut state = engine.state();
+            self.reserve(&mut state, tokens.len())?;
+            buffers.extend(state.cache.buffers());
+            state.cache.version
+        };
         for (i, bytes) in plan.slots.iter().enumerate() {
             buffers.insert(Resource::Slot(i), engine.gpu.buffer("score", *bytes as u64));
         }
-        let program = Program::new(&engine.gpu, &engine.pipelines, &plan.dispatches, &buffers)?;
+        let mut program = Program::new(&engine.gpu, &engine.pipelines, &plan.dispatches, &buffers)?;
         let vocab = plan.shape[1];
-        self.truncate(0);
         let mut words = Vec::new();
         for (n, chunk) in tokens.chunks(ROWS).enumerate() {
             let at = n * ROWS;
@@ -75,31 +81,37 @@ impl Sequence {
                     live: 1,
                 };
             }
-            {
-                let mut state = engine.state();
-                state.current = 0;
-                self.reserve(&mut state, at + chunk.len())?;
-            }
-            let queue = &engine.gpu.queue;
-            queue.write_buffer(&buffers[&Resource::Step], 0, bytemuck::cast_slice(&rows));
-            let mut encoder = engine.gpu.encoder();
-            program
-                .encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
             let inside = |i: usize| i.saturating_sub(at).min(chunk.len());
             let wanted = inside(wanted.start)..inside(wanted.end);
             let bytes = (wanted.len() * vocab * 4) as u64;
-            let readback = (bytes > 0).then(|| {
-                let logits = Readback::new(&engine.gpu, bytes);
-                let (from, to) = (&buffers[&plan.output], logits.staging());
-                let first = (wanted.start * vocab * 4) as u64;
-                encoder.copy_buffer_to_buffer(from, first, to, 0, bytes);
-                logits
-            });
-            let ticket = engine.gpu.submit(encoder);
+            let mut readback = (bytes > 0).then(|| Readback::new(&engine.gpu, bytes));
+            {
+                let mut state = engine.state();
+                state.current = 0;
+                // Another sequence may have made the cache grow meanwhile.
+                if state.cache.version != version {
+                    version = state.cache.version;
+                    program = program.rebound(&engine.gpu, &state.cache.buffers());
+                }
+                let (queue, step) = (&engine.gpu.queue, &buffers[&Resource::Step]);
+                queue.write_buffer(step, 0, bytemuck::cast_slice(&rows));
+                let mut encoder = engine.gpu.encoder();
+                program.encode(
+                    &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
+                );
+                if let Some(logits) = &readback {
+                    let (from, to) = (&buffers[&plan.output], logits.staging());
+                    let first = (wanted.start * vocab * 4) as u64;
+                    encoder.copy_buffer_to_buffer(from, first, to, 0, bytes);
+                }
+                let ticket = engine.gpu.submit(encoder);
+                if let Some(logits) = &mut readback {
+                    logits.start(ticket);
+                }
+            }
             let Some(mut readback) = readback else {
                 continue;
             };
-            readback.start(ticket);
             readback.finish(&engine.gpu, &mut words).await?;
             let logits: &[f32] = bytemuck::cast_slice(&words);
             for (row, i) in logits.chunks_exact(vocab).zip(wanted) {

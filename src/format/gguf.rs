@@ -25,7 +25,7 @@ const MAX_KEY: u64 = (1 << 16) - 1;
 const MAX_NAME: u64 = 256;
 
 /// Where tensors start, unless `general.alignment` says otherwise.
-const ALIGNMENT: u64 = 32;
+pub(super) const ALIGNMENT: u64 = 32;
 
 /// What a GGUF file says of itself.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ fn check_version(version: u32) -> Result<()> {
     }
 }
 
-fn alignment(meta: &BTreeMap<String, Value>) -> Result<u64> {
+pub(super) fn alignment(meta: &BTreeMap<String, Value>) -> Result<u64> {
     match meta.get("general.alignment") {
         None => Ok(ALIGNMENT),
         Some(&Value::U32(got)) if got.is_power_of_two() => Ok(u64::from(got)),

@@ -92,6 +92,17 @@ impl Strings {
     }
 }
 
+impl<S: AsRef<str>> FromIterator<S> for Strings {
+    /// The caller keeps all of them under 4 GiB.
+    fn from_iter<I: IntoIterator<Item = S>>(strings: I) -> Self {
+        let mut all = Self::default();
+        for string in strings {
+            all.push(string.as_ref());
+        }
+        all
+    }
+}
+
 impl std::fmt::Debug for Strings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.iter()).finish()
@@ -323,6 +334,16 @@ impl Metadata {
     /// The value of a key as it is in the file.
     pub fn value(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
+    }
+
+    /// Gives a key a value, whatever it had.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.0.insert(key.into(), value);
+    }
+
+    /// Takes a key away, if it is there.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
     }
 
     /// All keys and values, sorted by key.

@@ -4,10 +4,14 @@ mod folder;
 mod gguf;
 mod metadata;
 mod source;
+#[cfg(not(target_arch = "wasm32"))]
+mod write;
 
 pub use folder::Files;
 pub use metadata::{Array, FromValue, Metadata, Strings, Value};
 pub use source::Source;
+#[cfg(not(target_arch = "wasm32"))]
+pub use write::GgufWriter;
 
 use crate::error::FileProblem;
 use crate::tensor::TensorInfo;
@@ -126,6 +130,11 @@ impl Checkpoint {
         })
     }
 
+    /// Whether it is a Hugging Face folder, whose metadata says nothing of a tokenizer.
+    pub fn is_folder(&self) -> bool {
+        !self.folder.is_empty()
+    }
+
     /// A file of the folder, such as `tokenizer.json`.
     pub fn file(&self, name: &str) -> Option<&Source> {
         self.folder.get(name)
@@ -217,6 +226,15 @@ impl Checkpoint {
     /// The files it is made of.
     pub fn files(&self) -> &[Source] {
         &self.files
+    }
+
+    /// Whether `path` leads to one of these files.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn has_file(&self, path: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        let names = self.files.iter().map(|file| Path::new(file.name()));
+        let same = |name: &Path| real(name).is_some_and(|file| real(path) == Some(file));
+        names.into_iter().any(same)
     }
 
     /// A tensor's bytes: rows of blocks, as [`crate::quant`] reads them.

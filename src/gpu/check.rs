@@ -57,6 +57,10 @@ pub fn compare(
     after: &[u32],
     slack: f64,
 ) -> std::result::Result<(), String> {
+    // Whole weights have limits of their own: a code is right, or a step away.
+    if let Some(rows) = probe.rows.as_ref().filter(|r| r.resource == resource) {
+        return rows.held(before, after);
+    }
     let mut touched = vec![false; before.len()];
     for e in probe.expect.iter().filter(|e| e.resource == resource) {
         let joined = e.first == usize::MAX;

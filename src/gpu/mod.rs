@@ -11,7 +11,7 @@ pub use check::compare;
 pub(crate) use check::{Case, Checks, Wrong};
 pub use device::{AdapterInfo, Counts, DeviceOptions, Gpu, Rewrite, Ticket, adapters};
 pub use pipelines::Pipelines;
-pub use program::{Buffers, Program};
+pub use program::{Buffers, Extent, Program};
 pub use readback::{Readback, read};
 pub use store::cache_folder;
 pub(crate) use store::{Fnv, Kept};

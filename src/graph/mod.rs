@@ -4,6 +4,7 @@
 //! matrix of f32 with one row for each token (T rows, T unknown here) or, after
 //! [`Graph::last_row`], one row in all. Weights are named once, where they are used.
 
+use crate::quant;
 use crate::tensor::DType;
 
 pub mod reference;
@@ -22,13 +23,12 @@ pub struct WeightId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VectorId(pub usize);
 
-/// A matrix `[rows N, cols K]` of the checkpoint, kept in its own format: a whole tensor or some of its
-/// rows.
+/// A matrix `[rows N, cols K]` of the checkpoint: a whole tensor or some of its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightSpec {
     /// The checkpoint's name for the tensor.
     pub name: String,
-    /// Element type.
+    /// Element type on the device: the checkpoint's own, or one that it is quantised to.
     pub dtype: DType,
     /// The first of its rows.
     pub first: usize,
@@ -270,6 +270,14 @@ impl Graph {
         &self.nodes[id.0]
     }
 
+    /// Every attention, in order.
+    pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.nodes.iter().filter_map(|n| match &n.op {
+            Op::Attention(a) => Some(&**a),
+            _ => None,
+        })
+    }
+
     /// How many nodes use each value.
     pub fn uses(&self) -> Vec<usize> {
         let mut uses = vec![0; self.nodes.len()];
@@ -279,6 +287,14 @@ impl Graph {
             }
         }
         uses
+    }
+
+    /// Keeps every matrix that has more bits in `dtype`, or in what stands in for that where its
+    /// columns are no whole blocks (see [`quant::smaller`]).
+    pub fn shrink(&mut self, dtype: DType) {
+        for w in &mut self.weights {
+            w.dtype = quant::smaller(w.dtype, dtype, w.cols);
+        }
     }
 
     /// Names a matrix; naming it again gives the same id.

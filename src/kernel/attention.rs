@@ -1,5 +1,7 @@
 //! Attention over the paged cache.
 
+use std::fmt;
+
 use super::{Access, Dispatch, Kernel, Resource, Team, kernel, u};
 use crate::caps::{Caps, DeviceKind};
 use crate::graph::Attention;
@@ -8,15 +10,7 @@ use crate::shader::Const;
 /// One token a sequence, with norm, rotation and append.
 pub const DECODE: Kernel = kernel!(
     "attention_decode",
-    [
-        "q_gain",
-        "k_gain",
-        "sinks",
-        "eps",
-        "page_stride",
-        "values",
-        "scale"
-    ]
+    ["q_gain", "k_gain", "sinks", "eps", "page_stride", "scale"]
 );
 
 /// Joins the parts of [`DECODE`].
@@ -25,46 +19,26 @@ pub const COMBINE: Kernel = kernel!("attention_combine", ["heads", "hd4"]);
 /// A chunk of a prompt.
 pub const PROMPT: Kernel = kernel!(
     "attention_prompt",
-    ["tokens", "sinks", "page_stride", "values", "scale"]
+    ["tokens", "sinks", "page_stride", "scale"]
 );
 
 /// Norm, rotation and append for a chunk of a prompt.
-pub const ROPE_APPEND: Kernel = kernel!(
-    "rope_append",
-    ["q_gain", "k_gain", "eps", "page_stride", "values"]
-);
+pub const ROPE_APPEND: Kernel = kernel!("rope_append", ["q_gain", "k_gain", "eps", "page_stride"]);
 
 /// [`DECODE`] by the lanes of a software driver.
 pub const DECODE_LANES: Kernel = kernel!(
     "attention_decode_lanes",
-    [
-        "q_gain",
-        "k_gain",
-        "sinks",
-        "eps",
-        "page_stride",
-        "values",
-        "scale"
-    ]
+    ["q_gain", "k_gain", "sinks", "eps", "page_stride", "scale"]
 );
 
 /// [`PROMPT`] by the lanes of a software driver, with q's norm and rotation.
 pub const PROMPT_LANES: Kernel = kernel!(
     "attention_prompt_lanes",
-    [
-        "q_gain",
-        "sinks",
-        "eps",
-        "tokens",
-        "page_stride",
-        "values",
-        "scale"
-    ]
+    ["q_gain", "sinks", "eps", "tokens", "page_stride", "scale"]
 );
 
 /// k's norm and rotation, and append, by the lanes of a software driver.
-pub const APPEND_LANES: Kernel =
-    kernel!("append_lanes", ["k_gain", "eps", "page_stride", "values"]);
+pub const APPEND_LANES: Kernel = kernel!("append_lanes", ["k_gain", "eps", "page_stride"]);
 
 /// Positions of one page of the cache.
 pub const PAGE: usize = 32;
@@ -76,6 +50,15 @@ pub enum KvType {
     F16,
     /// Single precision: four.
     F32,
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        })
+    }
 }
 
 impl KvType {
@@ -98,21 +81,43 @@ impl KvType {
     }
 }
 
-/// The cache's shape.
+/// The cache's shape: what of it the kernels and the planner know. How many pages there are is the
+/// engine's business, and may change as the cache grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KvShape {
     /// Element type.
     pub dtype: KvType,
-    /// Pages in all.
-    pub pages: usize,
-    /// Entries of the page table that each sequence has: its largest context, in pages.
+    /// Pages of the largest context.
     pub stride: usize,
+    /// Tokens that may be written past the ones that the sequence keeps: of a prompt's chunk, or of
+    /// steps under way that turn out to be past the end.
+    pub ahead: usize,
 }
 
 impl KvShape {
-    /// Bytes of one layer's cache, keys and values.
-    pub fn layer_bytes(&self, kv_heads: usize, head_dim: usize) -> usize {
-        2 * self.pages * PAGE * kv_heads * head_dim * self.dtype.bytes()
+    /// Pages of the ring that keeps a window's positions for one sequence: what the oldest of a chunk's
+    /// tokens sees is still there when the newest is written. `None` where the whole context takes
+    /// no more.
+    pub fn ring(&self, window: Option<u32>) -> Option<usize> {
+        let ring = (window? as usize + self.ahead).div_ceil(PAGE) + 1;
+        (ring < self.stride).then_some(ring)
+    }
+
+    /// Entries of the page table that a sequence has in layers of this window.
+    pub fn entries(&self, window: Option<u32>) -> usize {
+        self.ring(window).unwrap_or(self.stride)
+    }
+
+    /// Bytes of one page of a layer, keys and values.
+    pub fn page_bytes(&self, kv_heads: usize, head_dim: usize) -> usize {
+        2 * PAGE * kv_heads * head_dim * self.dtype.bytes()
+    }
+
+    /// Bytes of one whole context in layers of these attentions.
+    pub fn bytes<'a>(&self, layers: impl Iterator<Item = &'a Attention>) -> usize {
+        let layer =
+            |a: &Attention| self.entries(a.window) * self.page_bytes(a.kv_heads, a.head_dim);
+        layers.map(layer).sum()
     }
 }
 
@@ -143,11 +148,13 @@ impl Site<'_> {
 
     fn bind_cache(&self, d: &mut Dispatch, wide: bool) {
         let step = d.bind(Resource::Step, Access::Read);
-        let pages = d.bind(Resource::Pages, Access::Read);
+        let ring = self.kv.ring(self.a.window).unwrap_or(0);
+        let pages = d.bind(Resource::Pages(ring), Access::Read);
         let binding = d.bind(Resource::Kv(self.a.layer), Access::Write);
         let consts = vec![
             ("PAGES", pages),
             ("ROWS", step),
+            ("RING", u(ring)),
             ("KV", u(self.a.kv_heads)),
             ("HD", u(self.a.head_dim)),
             ("PAGE", u(PAGE)),
@@ -214,9 +221,9 @@ impl Site<'_> {
         }
     }
 
-    /// Items of four elements from a key to its value.
-    fn values(&self) -> Const {
-        u(self.kv.pages * PAGE * self.a.kv_heads * self.a.head_dim / 4)
+    /// Entries of the page table that a sequence has.
+    fn stride(&self) -> Const {
+        u(self.kv.entries(self.a.window))
     }
 
     /// Places of the gains: in elements, or where `lanes`, in vectors of four.
@@ -250,22 +257,23 @@ fn lanes_team(lanes: u32) -> Team {
     }
 }
 
-/// Positions one workgroup of [`DECODE`] takes.
+/// Positions one workgroup of [`DECODE`] takes, in a context of `positions`.
 ///
 /// A software driver has few cores and dear barriers, so one workgroup takes what its memory can
-/// hold; a GPU wants many workgroups.
-pub fn split(caps: &Caps) -> usize {
-    if caps.kind == DeviceKind::Cpu {
-        2048
-    } else {
-        256
+/// hold; a GPU wants many workgroups, but no more parts than are joined in no time.
+pub fn split(caps: &Caps, positions: usize) -> usize {
+    match caps.kind {
+        DeviceKind::Cpu => 2048,
+        _ if positions > 32 << 10 => 1024,
+        _ => 256,
     }
 }
 
-/// Parts a context of `positions` is split into at most.
-pub fn splits(caps: &Caps, a: &Attention, positions: usize) -> usize {
+/// Parts a context of `positions` is split into at most, and the positions of each.
+pub fn splits(caps: &Caps, a: &Attention, positions: usize) -> [usize; 2] {
     let positions = a.window.map_or(positions, |w| positions.min(w as usize));
-    positions.div_ceil(split(caps))
+    let split = split(caps, positions);
+    [positions.div_ceil(split), split]
 }
 
 /// One token a sequence, of `tokens`: out `[T, heads, head_dim]`, or parts for [`combine`] where there
@@ -278,7 +286,7 @@ pub fn decode(
     tokens: usize,
 ) -> Dispatch {
     let a = site.a;
-    let splits = splits(caps, a, site.kv.stride * PAGE);
+    let [splits, split] = splits(caps, a, site.kv.stride * PAGE);
     let lanes = site.lanes(caps);
     let (mut d, heads) = if let Some(lanes) = lanes {
         let mut d = Dispatch::new(&DECODE_LANES, label);
@@ -297,7 +305,7 @@ pub fn decode(
         d.set("OUT", out);
         (d, a.heads)
     };
-    d.set("SPLIT", u(split(caps)));
+    d.set("SPLIT", u(split));
     d.set("SPLITS", u(splits));
     site.set_scores(&mut d, lanes.is_some());
     site.set_sharpen(&mut d);
@@ -307,12 +315,12 @@ pub fn decode(
         k_gain,
         site.sinks(),
         Const::F(a.eps),
-        u(site.kv.stride),
-        site.values(),
+        site.stride(),
         Const::F(a.scale),
     ];
     d.grid = [heads as u32, splits as u32, 1];
     d.along_tokens(2, tokens, 1);
+    d.positions = Some((1, split as u32));
     d
 }
 
@@ -328,9 +336,13 @@ pub fn combine(
     let mut d = Dispatch::new(&COMBINE, label);
     d.bind(parts, Access::Read);
     d.bind(y, Access::Write);
+    d.bind(Resource::Step, Access::Read);
     let wg = 64;
+    let [splits, split] = splits(caps, a, site.kv.stride * PAGE);
     d.set("WG", Const::U(wg));
-    d.set("SPLITS", u(splits(caps, a, site.kv.stride * PAGE)));
+    d.set("SPLIT", u(split));
+    d.set("SPLITS", u(splits));
+    d.set("WINDOW", Const::U(a.window.unwrap_or(0)));
     d.params = vec![u(a.heads), u(a.head_dim / 4)];
     d.grid[0] = ((a.heads * a.head_dim) as u32 / 4).div_ceil(wg);
     d.along_tokens(1, tokens, 1);
@@ -349,7 +361,7 @@ pub fn prompt(
     let a = site.a;
     let append = format!("{label}.append");
     let eps = Const::F(a.eps);
-    let [stride, values] = [u(site.kv.stride), site.values()];
+    let stride = site.stride();
     let lanes = site.lanes(caps);
     let [q_gain, k_gain] = site.gains(lanes.is_some());
     let Some(lanes) = lanes else {
@@ -360,7 +372,7 @@ pub fn prompt(
         site.bind_cache(&mut first, false);
         first.set("H", u(a.heads));
         site.set_sharpen(&mut first);
-        first.params = vec![q_gain, k_gain, eps, stride, values];
+        first.params = vec![q_gain, k_gain, eps, stride];
         first.grid[0] = (a.heads + 2 * a.kv_heads) as u32;
         first.along_tokens(1, tokens, 1);
 
@@ -371,7 +383,7 @@ pub fn prompt(
         site.bind_cache(&mut d, false);
         site.set_scores(&mut d, false);
         d.set("CAUSAL", Const::B(a.causal));
-        d.params = vec![u(tokens), site.sinks(), stride, values, Const::F(a.scale)];
+        d.params = vec![u(tokens), site.sinks(), stride, Const::F(a.scale)];
         d.grid[0] = a.heads as u32;
         d.along_tokens(1, tokens, 32);
         return [first, d];
@@ -382,7 +394,7 @@ pub fn prompt(
     site.bind_head(&mut first, qkv, team, true);
     site.bind_cache(&mut first, true);
     first.set("H", u(a.heads));
-    first.params = vec![k_gain, eps, stride, values];
+    first.params = vec![k_gain, eps, stride];
     first.grid[0] = 2 * a.kv_heads as u32;
     first.along_tokens(1, tokens, 1);
 
@@ -400,7 +412,6 @@ pub fn prompt(
         eps,
         u(tokens),
         stride,
-        values,
         Const::F(a.scale),
     ];
     d.grid[0] = a.heads as u32;

@@ -1,11 +1,13 @@
 //! Every variant we ship, as launches: what the tests and the benches walk.
 
 use super::attention::{self, KvShape, KvType, Site};
-use super::linear::{self, Columns, Input, Inputs, Output, Weight};
+use super::encode::{self, ENCODERS};
+use super::experts::{self, Choice};
+use super::linear::{self, Columns, Input, Inputs, Lists, Output, Tokens, Weight};
 use super::{Dispatch, Resource, pointwise, sample};
 use crate::caps::{Caps, Precision};
 use crate::graph::{Act, Attention, NodeId, Sharpen, VectorId};
-use crate::quant::{FORMATS, Layout};
+use crate::quant::{FORMATS, Format, Layout};
 use crate::tensor::DType;
 
 /// How large the launches are where no variant depends on it.
@@ -297,8 +299,20 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             inputs_of(&w),
             Output::Store,
             to,
-            tokens,
+            Tokens::All(tokens),
         ));
+    }
+    // Weights as they come in folders and files, into every type that they are quantised to.
+    for (dtype, ..) in ENCODERS {
+        for source in [DType::F32, DType::F16, DType::BF16, DType::Q8_0] {
+            let to = Layout::new(*dtype, rows, COLS);
+            let source = Weight {
+                resource: x,
+                ..weight(source, 0)
+            };
+            let label = Format::of(*dtype).name;
+            all.extend(encode::encode(caps, label, source, y, &to, 0));
+        }
     }
     for output in &outputs[1..] {
         for dtype in [DType::Q4_1, DType::Q6_K] {
@@ -311,7 +325,7 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
                 inputs_of(&w),
                 *output,
                 to,
-                tokens,
+                Tokens::All(tokens),
             ));
         }
     }
@@ -375,12 +389,13 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             rows * tokens,
         ));
     }
+    all.extend(mixture(caps, tokens));
     all.push(pointwise::last_row("last_row", x, y, [tokens, COLS]));
     for shape in ATTENTIONS {
         let kv = KvShape {
             dtype: shape.dtype,
-            pages: sizes.positions.div_ceil(attention::PAGE),
             stride: shape.context / attention::PAGE,
+            ahead: 64,
         };
         let a = shape.attention();
         let site = Site {
@@ -390,12 +405,96 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             vectors: [0; 3],
         };
         all.push(attention::decode(caps, "decode", &site, [x, y], 1));
-        if attention::splits(caps, &a, shape.context) > 1 {
+        if attention::splits(caps, &a, shape.context)[0] > 1 {
             all.push(attention::combine(caps, "combine", &site, [x, y], 1));
         }
         all.extend(attention::prompt(caps, "prompt", &site, [x, y], tokens));
     }
     all.extend(sample::sample(caps, x, sizes.vocab, 1));
+    all
+}
+
+/// Launches of mixtures of experts: formats as these come in, all experts or some in the middle.
+fn mixture(caps: &Caps, tokens: usize) -> Vec<Dispatch> {
+    const ROWS: usize = 64;
+    let [x, y, b, s] = [0, 1, 2, 3].map(Resource::Slot);
+    let weight = |dtype, id, experts: usize, first: usize| Weight {
+        resource: Resource::Weight(id, 0),
+        dtype,
+        rows: experts * ROWS,
+        cols: COLS,
+        first: first * ROWS,
+        planes: Layout::new(dtype, experts * ROWS, COLS).planes(),
+    };
+    let norm = Input::Norm {
+        x,
+        gain: 0,
+        eps: 1e-5,
+    };
+    let size = linear::tile(caps);
+    let mut all = Vec::new();
+    for (count, used, renormalise) in [(5, 2, true), (70, 4, false)] {
+        let choice = Choice {
+            count,
+            used,
+            renormalise,
+        };
+        let tiles = experts::tiles(choice, tokens, size);
+        let lists = Lists {
+            resource: s,
+            tiles,
+            share: used,
+            rows: ROWS,
+        };
+        all.push(experts::route("route", x, choice, y, tokens));
+        let shape = [tokens, size];
+        all.push(experts::sort("sort", x, choice, lists, shape));
+        let output = [Output::Store, Output::Add(b, None)][usize::from(renormalise)];
+        let shape = [tokens, ROWS];
+        all.push(experts::sum("sum", [x, s, y], used, output, shape));
+    }
+    for (dtype, other, act, biased, experts_, first) in [
+        (DType::MXFP4, DType::MXFP4, Act::SiluClamped, true, 4, 0),
+        (DType::Q4_K, DType::Q6_K, Act::Silu, false, 3, 2),
+        (DType::BF16, DType::Q8_0, Act::GeluTanh, false, 5, 0),
+    ] {
+        let w = weight(dtype, 0, experts_, first);
+        let pair = [w, weight(other, 1, experts_, first)];
+        let input = if biased { norm } else { Input::Plain { x } };
+        let biases = biased.then_some([0, 0]);
+        all.push(experts::glu(
+            caps, "glu", pair, input, s, 3, ROWS, biases, act, y,
+        ));
+        let output = if biased {
+            Output::Store
+        } else {
+            Output::Add(b, None)
+        };
+        let slots = [x, s, y];
+        let bias = biased.then_some(0);
+        all.push(experts::down(caps, "down", w, slots, 3, ROWS, bias, output));
+        let to = Columns {
+            y,
+            stride: ROWS,
+            first: 0,
+        };
+        let output = if biased {
+            Output::Bias(0)
+        } else {
+            Output::Glu(b, act)
+        };
+        for share in [1, 2] {
+            let lists = Lists {
+                resource: s,
+                tiles: 12,
+                share,
+                rows: ROWS,
+            };
+            let tokens = Tokens::Routed(lists);
+            let x = Inputs::Plain(x);
+            all.push(linear::matmul(caps, "matmul", w, x, output, to, tokens));
+        }
+    }
     all
 }
 

@@ -128,8 +128,8 @@ pub struct Weight {
 
 /// Import names of a weight, and of its buffer in words.
 pub(super) const WEIGHT: [&str; 2] = ["weight", "words"];
-const WEIGHT_A: [&str; 2] = ["weight_a", "words_a"];
-const WEIGHT_B: [&str; 2] = ["weight_b", "words_b"];
+pub(super) const WEIGHT_A: [&str; 2] = ["weight_a", "words_a"];
+pub(super) const WEIGHT_B: [&str; 2] = ["weight_b", "words_b"];
 const WEIGHT_C: [&str; 2] = ["weight_c", "words_c"];
 
 impl Weight {
@@ -137,7 +137,7 @@ impl Weight {
     pub(super) fn bind(&self, d: &mut Dispatch, caps: &Caps, [name, words]: [&'static str; 2]) {
         let binding = vec![("BINDING", d.bind(self.resource, Access::Read))];
         let format = Format::of(self.dtype);
-        if !self.has_integers() {
+        if format.block == 1 {
             // Plain numbers have no words.
             d.module(name, format.wgsl, binding);
             return;
@@ -151,7 +151,7 @@ impl Weight {
 
     /// Whether its elements are integers under their scales.
     fn has_integers(&self) -> bool {
-        Format::of(self.dtype).block > 1
+        Format::of(self.dtype).integers
     }
 
     pub(super) fn planes(&self) -> [Const; 3] {
@@ -195,7 +195,7 @@ pub enum Input {
 
 impl Input {
     /// Binds the input's module; returns (gain, post_gain, eps).
-    fn bind(self, d: &mut Dispatch) -> [Const; 3] {
+    pub(super) fn bind(self, d: &mut Dispatch) -> [Const; 3] {
         match self {
             Self::Plain { x } => {
                 let x = d.bind(x, Access::Read);
@@ -248,7 +248,7 @@ pub enum Output {
 }
 
 impl Output {
-    fn bind(self, d: &mut Dispatch, y: Resource) {
+    pub(super) fn bind(self, d: &mut Dispatch, y: Resource) {
         let y = ("Y", d.bind(y, Access::Write));
         match self {
             Self::Store => d.module("output", "output/store", vec![y]),
@@ -295,8 +295,8 @@ pub(super) fn act_file(act: Act) -> &'static str {
 
 /// How a mat-vec's rows are made: by which team, and how many each workgroup makes.
 #[derive(Clone, Copy, Debug)]
-struct Rows {
-    team: Team,
+pub(super) struct Rows {
+    pub(super) team: Team,
     /// By lanes of a software driver, each for itself.
     lanes: bool,
     /// Of an input in eight bits.
@@ -305,7 +305,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(caps: &Caps, cols: usize) -> Self {
+    pub(super) fn new(caps: &Caps, cols: usize) -> Self {
         let team = Team::rows(caps, cols / 32);
         let eight = caps.precision == Precision::Int8;
         let lanes = caps.software_lanes().is_some();
@@ -322,7 +322,7 @@ impl Rows {
         }
     }
 
-    fn bind(
+    pub(super) fn bind(
         self,
         d: &mut Dispatch,
         caps: &Caps,
@@ -339,7 +339,7 @@ impl Rows {
         w.bind(d, caps, names);
     }
 
-    fn groups(self, rows: usize) -> u32 {
+    pub(super) fn groups(self, rows: usize) -> u32 {
         (rows as u32).div_ceil(self.block)
     }
 }
@@ -489,6 +489,59 @@ pub fn quantize(
     d
 }
 
+/// Which tokens a mat-mul multiplies.
+#[derive(Clone, Copy, Debug)]
+pub enum Tokens {
+    /// All of a step, which has so many at most.
+    All(usize),
+    /// Those of each expert in turn.
+    Routed(Lists),
+}
+
+/// Lists of the pairs of a token and an expert, as [`super::experts::sort`] leaves them.
+#[derive(Clone, Copy, Debug)]
+pub struct Lists {
+    /// The lists.
+    pub resource: Resource,
+    /// Tiles at most.
+    pub tiles: usize,
+    /// Pairs that share a row of the input: a token's, or one each.
+    pub share: usize,
+    /// Rows of one expert.
+    pub rows: usize,
+}
+
+impl Tokens {
+    /// Binds them; returns how many there are, and the rows of one product.
+    fn bind(self, d: &mut Dispatch, w: &Weight) -> (usize, usize) {
+        match self {
+            Self::All(tokens) => {
+                let step = d.bind(Resource::Step, Access::Read);
+                d.module("tokens", "lib/tokens_all", vec![("STEP", step)]);
+                (tokens, w.rows)
+            }
+            Self::Routed(lists) => {
+                let binding = d.bind(lists.resource, Access::Read);
+                let consts = vec![
+                    ("LISTS", binding),
+                    ("TILES", u(lists.tiles)),
+                    ("SHARE", u(lists.share)),
+                    ("FIRST", u(w.first / lists.rows)),
+                    ("COUNT", u(w.rows / lists.rows)),
+                ];
+                d.module("tokens", "lib/tokens_routed", consts);
+                (0, lists.rows)
+            }
+        }
+    }
+}
+
+/// Tokens of a tile of the mat-muls with experts.
+pub fn tile(caps: &Caps) -> usize {
+    let mut scratch = Dispatch::new(&MATMUL_TILE, "");
+    Matmul::of(caps).tile(&mut scratch).1 as usize
+}
+
 /// y`[T, first ..]` = output(x`[T, K]` · Wᵀ), T = `tokens`.
 pub fn matmul(
     caps: &Caps,
@@ -497,14 +550,14 @@ pub fn matmul(
     x: Inputs,
     output: Output,
     to: Columns,
-    tokens: usize,
+    tokens: Tokens,
 ) -> Dispatch {
     let way = match x {
         Inputs::Plain(_) => Matmul::of(caps),
         Inputs::Eight(..) => Matmul::Int8,
     };
     let mut d = Dispatch::new(way.kernel(), label);
-    d.bind(Resource::Step, Access::Read);
+    let (count, rows) = tokens.bind(&mut d, &w);
     match x {
         Inputs::Plain(x) => drop(d.bind(x, Access::Read)),
         Inputs::Eight(codes, scales) => {
@@ -515,22 +568,28 @@ pub fn matmul(
     w.bind(&mut d, caps, WEIGHT);
     output.bind(&mut d, to.y);
     let [p1, p2, p3] = w.planes();
-    let first = u(to.first + w.first);
-    let bias = u(output.bias() + w.first);
+    // Experts' rows are counted by the tokens.
+    let skipped = match tokens {
+        Tokens::All(_) => w.first,
+        Tokens::Routed(_) => 0,
+    };
     d.params = vec![
         u(w.cols / 32),
-        u(w.rows),
+        u(rows),
         p1,
         p2,
         p3,
         u(to.stride),
-        first,
-        bias,
-        u(tokens),
+        u(to.first + skipped),
+        u(output.bias() + skipped),
+        u(count),
     ];
-    let (rows, tile) = way.tile(&mut d);
-    d.grid[0] = (w.rows as u32).div_ceil(rows);
-    d.along_tokens(1, tokens, tile);
+    let (block, tile) = way.tile(&mut d);
+    d.grid[0] = (rows as u32).div_ceil(block);
+    match tokens {
+        Tokens::All(tokens) => d.along_tokens(1, tokens, tile),
+        Tokens::Routed(lists) => d.grid[1] = lists.tiles as u32,
+    }
     d
 }
 

@@ -10,6 +10,8 @@ use crate::shader::{ComposeError, Const, Consts, Dialect, Variant, compose};
 
 pub mod attention;
 pub mod catalog;
+pub mod encode;
+pub mod experts;
 pub mod linear;
 pub mod pointwise;
 pub mod probe;
@@ -47,6 +49,12 @@ pub const KERNELS: &[&Kernel] = &[
     &attention::PROMPT,
     &attention::PROMPT_LANES,
     &attention::ROPE_APPEND,
+    &encode::F16,
+    &encode::Q4_0,
+    &encode::Q4_K,
+    &encode::Q5_0,
+    &encode::Q6_K,
+    &encode::Q8_0,
     &linear::MATMUL_DIRECT,
     &linear::MATMUL_INT8,
     &linear::MATMUL_LANES,
@@ -60,6 +68,11 @@ pub const KERNELS: &[&Kernel] = &[
     &pointwise::BINARY,
     &pointwise::EMBED,
     &pointwise::LAST_ROW,
+    &experts::DOWN,
+    &experts::GLU,
+    &experts::ROUTE,
+    &experts::SORT,
+    &experts::SUM,
     &pointwise::QK_NORM,
     &pointwise::RMS_NORM,
     &sample::GATHER,
@@ -87,8 +100,8 @@ pub enum Resource {
     Kv(usize),
     /// This step's rows.
     Step,
-    /// The page tables.
-    Pages,
+    /// The page tables: of layers that keep everything (0), or a ring of so many pages.
+    Pages(usize),
     /// A rotary table.
     Rope(usize),
     /// The sampler's state.
@@ -112,6 +125,8 @@ impl fmt::Display for Resource {
             Self::Weight(w, part) => write!(f, "w{w}.{part}"),
             Self::Kv(layer) => write!(f, "kv{layer}"),
             Self::Rope(i) => write!(f, "rope{i}"),
+            Self::Pages(0) => write!(f, "pages"),
+            Self::Pages(ring) => write!(f, "ring{ring}"),
             other => write!(f, "{}", format!("{other:?}").to_lowercase()),
         }
     }
@@ -144,6 +159,8 @@ pub struct Dispatch {
     /// Which axis of the grid goes along the step's tokens, and how many a workgroup takes: a step
     /// with fewer tokens launches fewer workgroups.
     pub tokens: Option<(usize, u32)>,
+    /// Which axis goes along the positions that a token sees, and how many a workgroup takes.
+    pub positions: Option<(usize, u32)>,
 }
 
 impl Dispatch {
@@ -157,6 +174,7 @@ impl Dispatch {
             params: Vec::new(),
             grid: [1, 1, 1],
             tokens: None,
+            positions: None,
         }
     }
 

@@ -9,10 +9,11 @@ use std::fmt;
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
+use crate::graph::{Experts, Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
 use crate::kernel::attention::{self, KvShape, Site};
-use crate::kernel::linear::{self, Columns, Input, Inputs, Output, Weight};
-use crate::kernel::{Dispatch, Resource, pointwise};
+use crate::kernel::experts::Choice;
+use crate::kernel::linear::{self, Columns, Input, Inputs, Lists, Output, Tokens, Weight};
+use crate::kernel::{Dispatch, Resource, experts, pointwise};
 use crate::quant::Layout;
 
 /// A graph made concrete for one adapter and one number of tokens a step.
@@ -175,7 +176,7 @@ struct Planner<'a> {
     body: Option<usize>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn rows(&self, id: NodeId) -> usize {
         if self.graph.node(id).single {
             1
@@ -224,7 +225,7 @@ impl Planner<'_> {
     }
 
     /// The only user's view of `id`: its operation, where nothing else needs the value.
-    fn own(&self, id: NodeId) -> Option<&Op> {
+    fn own(&self, id: NodeId) -> Option<&'a Op> {
         let id = self.through(id);
         let free = self.uses[id.0] == 1 && self.made[id.0].is_none();
         free.then(|| &self.graph.node(id).op)
@@ -261,7 +262,7 @@ impl Planner<'_> {
                 self.linear(id, output)?
             }
             Op::Attention(_) => self.attention(id)?,
-            Op::Experts(_) => return Err(self.unplannable(id)),
+            Op::Experts(e) => self.experts(id, e, None)?,
             Op::Glu { gate, up, act } => self.glu(id, *gate, *up, *act)?,
             Op::Add { a, b } => self.sum(id, *a, *b)?,
             Op::Softcap { x, cap } => match self.own(*x) {
@@ -297,6 +298,10 @@ impl Planner<'_> {
                 let bias = bias.map(|b| self.vector(b));
                 let residual = self.value(a)?;
                 self.linear(b, Output::Add(residual, bias))
+            }
+            Some(Op::Experts(e)) => {
+                let residual = self.value(a)?;
+                self.experts(b, e, Some(residual))
             }
             Some(Op::RmsNorm { x, gain, eps }) => {
                 let (x, gain, eps) = (*x, self.vector(*gain) / 4, *eps);
@@ -418,8 +423,9 @@ impl Planner<'_> {
             }
         } else {
             let x = self.inputs(x, &parts)?;
+            let tokens = Tokens::All(self.tokens);
             for part in parts {
-                let d = linear::matmul(self.caps, &node.label, part, x, output, to, self.tokens);
+                let d = linear::matmul(self.caps, &node.label, part, x, output, to, tokens);
                 self.dispatches.push(d);
             }
         }
@@ -464,6 +470,127 @@ impl Planner<'_> {
         let y = self.slot_of(id);
         let n = self.rows(id) * self.graph.node(id).cols;
         let d = pointwise::binary(self.caps, label, Some(act), pair, y, n);
+        self.dispatches.push(d);
+        Ok(y)
+    }
+
+    /// A mixture of experts, plus a residual.
+    fn experts(&mut self, id: NodeId, e: &Experts, residual: Option<Resource>) -> Result<Resource> {
+        let label = self.graph.node(id).label.clone();
+        let (caps, rows, width) = (self.caps, self.rows(id), self.graph.node(id).cols);
+        let choice = Choice {
+            count: e.count,
+            used: e.used,
+            renormalise: e.renormalise,
+        };
+        if e.used > experts::MOST_USED {
+            return Err(self.unplannable(id));
+        }
+        let scores = self.value(e.scores)?;
+        let routes = self.slot(2 * rows * e.used);
+        let d = experts::route(&format!("{label}.route"), scores, choice, routes, rows);
+        self.dispatches.push(d);
+        let [gate, up, down] = [e.gate, e.up, e.down].map(|w| self.weight(w));
+        let biases = e.biases.map(|b| b.map(|b| self.vector(b)));
+        let pairs = rows * e.used;
+        let hidden = self.slot(pairs * e.ffn);
+        if rows == 1 {
+            // Weights of several parts come in the same parts: both halves have the same shape, but maybe
+            // not the same type.
+            let first = |w: &[Weight]| w.iter().map(|w| w.first).collect::<Vec<_>>();
+            if first(&gate) != first(&up) {
+                return Err(self.unplannable(id));
+            }
+            let most = if gate.len() > 1 { usize::MAX } else { e.ffn };
+            let input = self.input(e.x, most)?;
+            let both = biases[0].zip(biases[1]).map(|(a, b)| [a, b]);
+            for (gate, up) in gate.into_iter().zip(up) {
+                let label = format!("{label}.glu");
+                let d = experts::glu(
+                    caps,
+                    &label,
+                    [gate, up],
+                    input,
+                    routes,
+                    e.used,
+                    e.ffn,
+                    both,
+                    e.act,
+                    hidden,
+                );
+                self.dispatches.push(d);
+            }
+            let mut sum = residual;
+            for part in down {
+                let y = self.slot(width);
+                let output = sum.map_or(Output::Store, |r| Output::Add(r, None));
+                let label = format!("{label}.down");
+                let d = experts::down(
+                    caps,
+                    &label,
+                    part,
+                    [hidden, routes, y],
+                    e.used,
+                    width,
+                    biases[2],
+                    output,
+                );
+                self.dispatches.push(d);
+                sum = Some(y);
+            }
+            return sum.ok_or_else(|| self.unplannable(id));
+        }
+        let size = linear::tile(caps);
+        let tiles = experts::tiles(choice, rows, size);
+        let lists = Lists {
+            resource: self.slot(experts::list_words(choice, rows, tiles)),
+            tiles,
+            share: e.used,
+            rows: e.ffn,
+        };
+        let sort = format!("{label}.sort");
+        let d = experts::sort(&sort, routes, choice, lists, [rows, size]);
+        self.dispatches.push(d);
+        let x = Inputs::Plain(self.value(e.x)?);
+        let product = |this: &mut Self, part: &str, w: Vec<Weight>, x, output, y, lists: Lists| {
+            let to = Columns {
+                y,
+                stride: lists.rows,
+                first: 0,
+            };
+            let label = format!("{label}.{part}");
+            for w in w {
+                let d = linear::matmul(caps, &label, w, x, output, to, Tokens::Routed(lists));
+                this.dispatches.push(d);
+            }
+        };
+        let stored = |i: usize| biases[i].map_or(Output::Store, Output::Bias);
+        let gated = self.slot(pairs * e.ffn);
+        product(self, "gate", gate, x, stored(0), gated, lists);
+        if biases[1].is_some() {
+            let upper = self.slot(pairs * e.ffn);
+            product(self, "up", up, x, stored(1), upper, lists);
+            let n = pairs * e.ffn;
+            let both = [gated, upper];
+            let label = format!("{label}.glu");
+            let d = pointwise::binary(caps, &label, Some(e.act), both, hidden, n);
+            self.dispatches.push(d);
+        } else {
+            let output = Output::Glu(gated, e.act);
+            product(self, "up", up, x, output, hidden, lists);
+        }
+        let own = Lists {
+            share: 1,
+            rows: width,
+            ..lists
+        };
+        let parts = self.slot(pairs * width);
+        let hidden = Inputs::Plain(hidden);
+        product(self, "down", down, hidden, stored(2), parts, own);
+        let y = self.slot_of(id);
+        let output = residual.map_or(Output::Store, |r| Output::Add(r, None));
+        let sum = format!("{label}.sum");
+        let d = experts::sum(&sum, [parts, routes, y], e.used, output, [rows, width]);
         self.dispatches.push(d);
         Ok(y)
     }
@@ -559,7 +686,7 @@ impl Planner<'_> {
             self.dispatches.extend(both);
             return Ok(y);
         }
-        let splits = attention::splits(caps, a, self.kv.stride * attention::PAGE);
+        let [splits, _] = attention::splits(caps, a, self.kv.stride * attention::PAGE);
         if splits == 1 {
             let d = attention::decode(caps, label, &site, [qkv, y], tokens);
             self.dispatches.push(d);

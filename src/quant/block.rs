@@ -8,6 +8,9 @@ use super::{MAX_PLANES, Part, Plane, Planes};
 use crate::tensor::DType;
 use bytemuck::Pod;
 
+/// Instead of a number: GGUF has no such type.
+pub(super) const NO_ID: u32 = u32::MAX;
+
 /// Elements of the largest block.
 pub(super) const MAX_ELEMENTS: usize = 256;
 
@@ -22,6 +25,8 @@ pub(super) trait Block: Pod {
     const ID: u32;
     /// Elements it holds.
     const ELEMENTS: usize;
+    /// Elements are integers under their scales.
+    const INTEGERS: bool = Self::ELEMENTS > 1;
     /// Its GPU layout.
     const PLANES: &'static [Plane];
 
@@ -31,6 +36,10 @@ pub(super) trait Block: Pod {
     /// The elements' values from their codes and this block's scales, in ggml's order of
     /// operations, so that every bit agrees.
     fn values(&self, codes: &Codes, out: &mut [f32]);
+
+    /// The block that stands for these values, which are finite unless [`Self::ELEMENTS`] is 1, and
+    /// far from overflow.
+    fn encode(x: &[f32]) -> Self;
 
     /// Makes a block of random bits stand for weights of about N(0, 0.05).
     fn make_sane(&mut self, rng: &mut Rng);
@@ -46,8 +55,15 @@ impl F16 {
         half::f16::from_le_bytes(self.0).to_f32()
     }
 
+    /// The nearest half; numbers beyond the largest become that.
     pub(super) fn new(value: f32) -> Self {
-        Self(half::f16::from_f32(value).to_le_bytes())
+        let most = half::f16::MAX.to_f32();
+        let within = if value.is_finite() {
+            value.clamp(-most, most)
+        } else {
+            value
+        };
+        Self(half::f16::from_f32(within).to_le_bytes())
     }
 }
 
@@ -65,6 +81,48 @@ pub(super) fn add_fifth_bits(bits: [u8; 4], codes: &mut [u8]) {
     let bits = u32::from_le_bytes(bits);
     for (i, code) in codes.iter_mut().take(32).enumerate() {
         *code |= ((bits >> i & 1) as u8) << 4;
+    }
+}
+
+/// Makes bytes that hold code `i` in the low and `i + HALF` in the high nibble.
+pub(super) fn join_nibbles<const N: usize>(codes: &[u8]) -> [u8; N] {
+    std::array::from_fn(|i| codes[i] & 15 | codes[i + N] << 4)
+}
+
+/// Gathers the fifth bits of 32 codes in a little-endian word.
+pub(super) fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
+    let bits = codes.iter().rev();
+    let word = bits.fold(0u32, |word, code| word << 1 | u32::from(code >> 4 & 1));
+    word.to_le_bytes()
+}
+
+/// Past this, numbers are cut on their way into blocks: cubes and their sums must not overflow, and
+/// no block reaches as far.
+const FAR: f32 = 1e9;
+
+pub(super) fn quantize_blocks<B: Block>(values: &[f32], bytes: &mut [u8]) {
+    assert_eq!(
+        bytes.len() / size_of::<B>() * B::ELEMENTS,
+        values.len(),
+        "whole blocks"
+    );
+    let blocks = bytemuck::cast_slice_mut::<u8, B>(bytes);
+    let mut sane = [0.0; MAX_ELEMENTS];
+    for (values, block) in values.chunks_exact(B::ELEMENTS).zip(blocks) {
+        // Plain floats can be anything.
+        if B::ELEMENTS == 1 {
+            *block = B::encode(values);
+            continue;
+        }
+        let sane = &mut sane[..B::ELEMENTS];
+        for (sane, value) in sane.iter_mut().zip(values) {
+            *sane = if value.is_nan() {
+                0.0
+            } else {
+                value.clamp(-FAR, FAR)
+            };
+        }
+        *block = B::encode(sane);
     }
 }
 

@@ -20,6 +20,10 @@ impl Block for Single {
         out[0] = f32::from_le_bytes(self.0);
     }
 
+    fn encode(x: &[f32]) -> Self {
+        Self(x[0].to_le_bytes())
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         self.0 = (0.05 * rng.normal()).to_le_bytes();
     }
@@ -40,6 +44,10 @@ impl Block for Half {
         out[0] = self.0.get();
     }
 
+    fn encode(x: &[f32]) -> Self {
+        Self(F16::new(x[0]))
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         self.0 = F16::new(0.05 * rng.normal());
     }
@@ -58,6 +66,10 @@ impl Block for Brain {
 
     fn values(&self, _: &Codes, out: &mut [f32]) {
         out[0] = f32::from_bits(u32::from(u16::from_le_bytes(self.0)) << 16);
+    }
+
+    fn encode(x: &[f32]) -> Self {
+        Self(half::bf16::from_f32(x[0]).to_le_bytes())
     }
 
     fn make_sane(&mut self, rng: &mut Rng) {

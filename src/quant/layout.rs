@@ -3,6 +3,7 @@
 use super::{Format, Plane};
 use crate::tensor::DType;
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// The most planes a format has.
 pub const MAX_PLANES: usize = 4;
@@ -68,6 +69,14 @@ impl Layout {
         plane.map_or(0, |plane| self.rows * row_bytes(plane, self.cols))
     }
 
+    /// Where some rows' items of a plane lie in the buffer.
+    pub fn rows(&self, plane: usize, rows: Range<usize>) -> Range<usize> {
+        let plane_of = Format::of(self.dtype).planes.get(plane);
+        let row = plane_of.map_or(0, |plane| row_bytes(plane, self.cols));
+        let start = self.offsets.get(plane).copied().unwrap_or(self.bytes);
+        start + rows.start * row..start + rows.end * row
+    }
+
     /// Checks a buffer's length.
     fn check(&self, bytes: usize) -> Result<()> {
         check_length("GPU layout", self.bytes, bytes)
@@ -79,7 +88,7 @@ fn row_bytes(plane: &Plane, cols: usize) -> usize {
     cols / plane.per * plane.bytes
 }
 
-fn check_length(what: &'static str, want: usize, got: usize) -> Result<()> {
+pub(super) fn check_length(what: &'static str, want: usize, got: usize) -> Result<()> {
     if want == got {
         return Ok(());
     }

@@ -6,6 +6,9 @@
 //! Nothing is lost between the two: [`unpack`] gives the same floats as [`dequantize`], bit by bit.
 
 mod block;
+mod convert;
+mod f8_e4m3;
+mod fit;
 mod float;
 mod iq4_nl;
 mod iq4_xs;
@@ -24,11 +27,14 @@ mod q8_0;
 #[doc(hidden)]
 pub mod testing;
 
+pub use convert::{convert, fitting, quantize, smaller};
 pub use layout::{Layout, MAX_PLANES, Planes, dequantize, repack_rows, unpack};
 
 use crate::tensor::DType;
 use crate::{Error, Result};
-use block::{Block, dequantize_blocks, random_blocks, repack_blocks, unpack_blocks};
+use block::{
+    Block, dequantize_blocks, quantize_blocks, random_blocks, repack_blocks, unpack_blocks,
+};
 
 /// What the items of a plane hold.
 ///
@@ -103,8 +109,10 @@ impl Plane {
 pub struct Format {
     /// The element type it stores.
     pub dtype: DType,
-    /// Its number in GGUF files.
+    /// Its number in GGUF files; of one that these cannot have, none of theirs.
     pub id: u32,
+    /// Elements are integers under their scales, so that they may be multiplied as bytes.
+    pub integers: bool,
     /// ggml's name for it.
     pub name: &'static str,
     /// The shader module that reads its planes.
@@ -118,6 +126,10 @@ pub struct Format {
     /// Whole blocks to ggml's f32 values. Panics unless `bytes` are whole blocks and `out` has
     /// their number of elements; [`dequantize`] checks.
     pub dequantize: fn(bytes: &[u8], out: &mut [f32]),
+    /// Values to whole blocks, as near as the format allows: NaN counts as 0, and what is too large
+    /// for it is cut; plain floats keep such numbers. Panics unless `values` has the elements of
+    /// `out`'s blocks; [`convert`] checks.
+    pub quantize: fn(values: &[f32], out: &mut [u8]),
     /// Whole blocks to planes of their exact size. Panics on other sizes; [`repack_rows`] checks.
     pub repack: fn(bytes: &[u8], planes: &mut Planes<'_>),
     unpack: fn(planes: &[&[u8]; MAX_PLANES], out: &mut [f32]),
@@ -135,12 +147,14 @@ impl Format {
         Self {
             dtype: B::DTYPE,
             id: B::ID,
+            integers: B::INTEGERS,
             name,
             wgsl,
             block: B::ELEMENTS,
             block_bytes: size_of::<B>(),
             planes: B::PLANES,
             dequantize: dequantize_blocks::<B>,
+            quantize: quantize_blocks::<B>,
             repack: repack_blocks::<B>,
             unpack: unpack_blocks::<B>,
             random: random_blocks::<B>,
@@ -152,9 +166,15 @@ impl Format {
         &FORMATS[dtype as usize]
     }
 
+    /// Whether GGUF files can have it.
+    pub fn in_gguf(&self) -> bool {
+        self.id != block::NO_ID
+    }
+
     /// The row of a GGUF type number, if OmniMini reads that type.
     pub fn by_id(id: u32) -> Option<&'static Self> {
-        FORMATS.iter().find(|format| format.id == id)
+        let known = |format: &&Self| format.id == id && format.in_gguf();
+        FORMATS.iter().find(known)
     }
 
     /// Bytes of a row of `k` elements in the file.
@@ -177,7 +197,7 @@ impl Format {
 }
 
 /// Every format, in the order of [`DType`].
-pub static FORMATS: [Format; 16] = [
+pub static FORMATS: [Format; 17] = [
     Format::new::<float::Single>("F32", "quant/f32"),
     Format::new::<float::Half>("F16", "quant/f16"),
     Format::new::<float::Brain>("BF16", "quant/bf16"),
@@ -194,6 +214,7 @@ pub static FORMATS: [Format; 16] = [
     Format::new::<iq4_nl::Block>("IQ4_NL", "quant/iq4_nl"),
     Format::new::<iq4_xs::Block>("IQ4_XS", "quant/iq4_xs"),
     Format::new::<mxfp4::Block>("MXFP4", "quant/mxfp4"),
+    Format::new::<f8_e4m3::Block>("F8_E4M3", "quant/f8_e4m3"),
 ];
 
 // `Format::of` indexes by the type's number.

@@ -4,12 +4,19 @@
 //! whole and halves the exponent's power instead.
 
 use super::Plane;
-use super::block::{self, Codes, split_nibbles};
+use super::block::{self, Codes, join_nibbles, split_nibbles};
+use super::fit::extreme;
 use super::testing::Rng;
 use crate::tensor::DType;
 
 /// Twice the value of each e2m1 code.
 const LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// The code of the positive level nearest to `x`, of two the smaller.
+fn nearest(x: f32) -> u8 {
+    let nearer = |pair: &&[i8]| 2.0 * x > f32::from(pair[0] + pair[1]);
+    LEVELS[..8].windows(2).take_while(nearer).count() as u8
+}
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -46,6 +53,22 @@ impl block::Block for Block {
         for (out, &q) in out.iter_mut().zip(codes) {
             *out = d * f32::from(LEVELS[usize::from(q & 15)]);
         }
+    }
+
+    /// The extreme element's own power of two: its level is 4 or 6, as an e2m1 number of that power.
+    fn encode(x: &[f32]) -> Self {
+        let power = (extreme(x).abs().to_bits() >> 23) as u8;
+        let mut block = Self {
+            e: power.saturating_sub(2),
+            qs: [0; 16],
+        };
+        let d = block.scale();
+        let code = |i: usize| match nearest(x[i].abs() / d) {
+            0 => 0,
+            q => q | u8::from(x[i] < 0.0) << 3,
+        };
+        block.qs = join_nibbles(&std::array::from_fn::<_, 32, _>(code));
+        block
     }
 
     fn make_sane(&mut self, rng: &mut Rng) {

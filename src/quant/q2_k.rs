@@ -1,7 +1,8 @@
 //! Q2_K: 256 elements, w = d * s * q - dmin * m, q of 2 bits; s and m of 4 bits for 16 elements.
 
 use super::Plane;
-use super::block::{self, Codes, F16};
+use super::block::{self, Codes, F16, MAX_ELEMENTS};
+use super::fit::{Affine, whole};
 use super::testing::Rng;
 use crate::tensor::DType;
 
@@ -29,6 +30,31 @@ pub(super) fn split_pairs(qs: &[u8; 64], codes: &mut Codes) {
     }
 }
 
+/// Packs bit pairs as [`split_pairs`] finds them.
+pub(super) fn join_pairs(codes: &Codes) -> [u8; 64] {
+    std::array::from_fn(|i| {
+        let at = i / 32 * 128 + i % 32;
+        let pairs = (0..4).map(|pair| (codes[at + 32 * pair] & 3) << (2 * pair));
+        pairs.sum()
+    })
+}
+
+const SEARCH: Affine = Affine {
+    top: 3.0,
+    first: -0.5,
+    tenths: 15,
+    weight: |x, _| x.abs(),
+    cost: f32::abs,
+};
+
+/// Factors as a half times 4 bits each: the largest is at 15.
+fn four_bits(factors: [f32; 16]) -> (F16, [u8; 16]) {
+    let top = factors.iter().copied().fold(0.0, f32::max);
+    let inverse = if top > 0.0 { 15.0 / top } else { 0.0 };
+    let codes = factors.map(|f| whole(inverse * f, 0.0, 15.0) as u8);
+    (F16::new(top / 15.0), codes)
+}
+
 impl block::Block for Block {
     const DTYPE: DType = DType::Q2_K;
     const ID: u32 = 10;
@@ -51,6 +77,32 @@ impl block::Block for Block {
             for (out, &q) in out.iter_mut().zip(codes) {
                 *out = d * f32::from(q) - m;
             }
+        }
+    }
+
+    fn encode(x: &[f32]) -> Self {
+        let (mut s, mut m) = ([0.0; 16], [0.0; 16]);
+        for (x, (s, m)) in x.chunks_exact(16).zip(s.iter_mut().zip(&mut m)) {
+            (*s, *m) = SEARCH.fit(x);
+        }
+        let (d, s) = four_bits(s);
+        let (dmin, m) = four_bits(m);
+        let mut codes = [0; MAX_ELEMENTS];
+        let groups = x.chunks_exact(16).zip(codes.chunks_exact_mut(16));
+        for ((s, m), (x, codes)) in s.iter().zip(&m).zip(groups) {
+            let (d, m) = (d.get() * f32::from(*s), dmin.get() * f32::from(*m));
+            if d == 0.0 {
+                continue;
+            }
+            for (x, code) in x.iter().zip(codes) {
+                *code = whole((x + m) / d, 0.0, 3.0) as u8;
+            }
+        }
+        Self {
+            scales: std::array::from_fn(|i| s[i] | m[i] << 4),
+            qs: join_pairs(&codes),
+            d,
+            dmin,
         }
     }
 

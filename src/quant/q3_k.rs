@@ -1,10 +1,12 @@
 //! Q3_K: 256 elements, w = d * (s - 32) * (q - 4), q of 3 bits, s of 6 bits for 16 elements.
 
 use super::Plane;
-use super::block::{self, Codes, F16};
-use super::q2_k::split_pairs;
+use super::block::{self, Codes, F16, MAX_ELEMENTS};
+use super::fit::{descend, extreme, over, whole};
+use super::q2_k::{join_pairs, split_pairs};
 use super::testing::Rng;
 use crate::tensor::DType;
+use bytemuck::Zeroable as _;
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -58,6 +60,36 @@ impl block::Block for Block {
                 *out = d * f32::from(q as i8 - 4);
             }
         }
+    }
+
+    fn encode(x: &[f32]) -> Self {
+        let mut factors = [0.0; 16];
+        for (x, factor) in x.chunks_exact(16).zip(&mut factors) {
+            *factor = descend(x, 4.0);
+        }
+        let mut block = Self::zeroed();
+        let inverse = over(-32.0, extreme(&factors));
+        block.d = F16::new(over(1.0, inverse));
+        let s = factors.map(|f| whole(inverse * f + 32.0, 0.0, 63.0) as u8);
+        for (i, s) in s.into_iter().enumerate() {
+            block.scales[i % 8] |= (s & 15) << (i / 8 * 4);
+            block.scales[8 + i % 4] |= s >> 4 << (i / 4 * 2);
+        }
+        // By the factors as they are stored.
+        let mut codes = [0; MAX_ELEMENTS];
+        let groups = x.chunks_exact(16).zip(codes.chunks_exact_mut(16));
+        for (i, (x, codes)) in groups.enumerate() {
+            let d = block.d.get() * f32::from(block.scale(i));
+            for (x, code) in x.iter().zip(codes) {
+                let q = if d == 0.0 { 0.0 } else { x / d };
+                *code = whole(q + 4.0, 0.0, 7.0) as u8;
+            }
+        }
+        block.qs = join_pairs(&codes);
+        for (i, code) in codes.iter().enumerate() {
+            block.hmask[i % 32] |= (code >> 2) << (i / 32);
+        }
+        block
     }
 
     fn make_sane(&mut self, rng: &mut Rng) {

@@ -1,7 +1,8 @@
 //! Q4_0: 32 elements, w = d * (q - 8), q of 4 bits.
 
 use super::Plane;
-use super::block::{self, Codes, F16, split_nibbles};
+use super::block::{self, Codes, F16, join_nibbles, split_nibbles};
+use super::fit::{extreme, over};
 use super::testing::Rng;
 use crate::tensor::DType;
 
@@ -29,6 +30,17 @@ impl block::Block for Block {
         let d = self.d.get();
         for (out, &q) in out.iter_mut().zip(codes) {
             *out = d * f32::from(q as i8 - 8);
+        }
+    }
+
+    /// The extreme element is at -8.
+    fn encode(x: &[f32]) -> Self {
+        let d = extreme(x) / -8.0;
+        let inverse = over(1.0, d);
+        let code = |i: usize| (x[i] * inverse + 8.5).clamp(0.0, 15.0) as u8;
+        Self {
+            d: F16::new(d),
+            qs: join_nibbles(&std::array::from_fn::<_, 32, _>(code)),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Q4_1: 32 elements, w = d * q + m, q of 4 bits.
 
 use super::Plane;
-use super::block::{self, Codes, F16, split_nibbles};
+use super::block::{self, Codes, F16, join_nibbles, split_nibbles};
+use super::fit::{over, spread};
 use super::testing::Rng;
 use crate::tensor::DType;
 
@@ -30,6 +31,18 @@ impl block::Block for Block {
         let (d, m) = (self.d.get(), self.m.get());
         for (out, &q) in out.iter_mut().zip(codes) {
             *out = d * f32::from(q) + m;
+        }
+    }
+
+    /// The elements' range is spread over all codes.
+    fn encode(x: &[f32]) -> Self {
+        let (d, m) = spread(x, 15.0);
+        let inverse = over(1.0, d);
+        let code = |i: usize| ((x[i] - m) * inverse + 0.5).clamp(0.0, 15.0) as u8;
+        Self {
+            d: F16::new(d),
+            m: F16::new(m),
+            qs: join_nibbles(&std::array::from_fn::<_, 32, _>(code)),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Q5_0: 32 elements, w = d * (q - 16), q of 5 bits.
 
 use super::Plane;
-use super::block::{self, Codes, F16, add_fifth_bits, split_nibbles};
+use super::block::{self, Codes, F16, add_fifth_bits, fifth_bits, join_nibbles, split_nibbles};
+use super::fit::{extreme, over};
 use super::testing::Rng;
 use crate::tensor::DType;
 
@@ -32,6 +33,18 @@ impl block::Block for Block {
         let d = self.d.get();
         for (out, &q) in out.iter_mut().zip(codes) {
             *out = d * f32::from(q as i8 - 16);
+        }
+    }
+
+    /// The extreme element is at -16.
+    fn encode(x: &[f32]) -> Self {
+        let d = extreme(x) / -16.0;
+        let inverse = over(1.0, d);
+        let codes = std::array::from_fn(|i| (x[i] * inverse + 16.5).clamp(0.0, 31.0) as u8);
+        Self {
+            d: F16::new(d),
+            qh: fifth_bits(&codes),
+            qs: join_nibbles(&codes),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use super::Plane;
 use super::block::{self, Codes};
-use super::q4_k::{Header, split_super_nibbles};
+use super::fit::Affine;
+use super::q4_k::{Header, join_super_nibbles, split_super_nibbles, weight};
 use super::testing::Rng;
 use crate::tensor::DType;
 
@@ -16,6 +17,14 @@ pub(super) struct Block {
 }
 
 const _: () = assert!(size_of::<Block>() == 176);
+
+const SEARCH: Affine = Affine {
+    top: 31.0,
+    first: -0.5,
+    tenths: 15,
+    weight,
+    cost: |difference| difference * difference,
+};
 
 impl block::Block for Block {
     const DTYPE: DType = DType::Q5_K;
@@ -34,6 +43,19 @@ impl block::Block for Block {
 
     fn values(&self, codes: &Codes, out: &mut [f32]) {
         self.header.values(codes, out);
+    }
+
+    fn encode(x: &[f32]) -> Self {
+        let (header, codes) = Header::encode(x, SEARCH);
+        let fifth = |i: usize| {
+            let bits = (0..8).map(|group| (codes[32 * group + i] >> 4 & 1) << group);
+            bits.sum()
+        };
+        Self {
+            header,
+            qh: std::array::from_fn(fifth),
+            qs: join_super_nibbles(&codes),
+        }
     }
 
     fn make_sane(&mut self, rng: &mut Rng) {

@@ -2,6 +2,7 @@
 
 use super::Plane;
 use super::block::{self, Codes, F16};
+use super::fit::{extreme, over};
 use super::testing::Rng;
 use crate::tensor::DType;
 
@@ -24,6 +25,16 @@ impl block::Block for Block {
         let d = self.d.get();
         for (out, &q) in out.iter_mut().zip(&self.qs) {
             *out = d * f32::from(q);
+        }
+    }
+
+    /// The extreme element is at 127 or -127.
+    fn encode(x: &[f32]) -> Self {
+        let d = extreme(x).abs() / 127.0;
+        let inverse = over(1.0, d);
+        Self {
+            d: F16::new(d),
+            qs: std::array::from_fn(|i| (x[i] * inverse).round() as i8),
         }
     }
 

@@ -71,3 +71,33 @@ pub fn random_blocks(dtype: DType, rng: &mut Rng, n: usize) -> Vec<u8> {
 pub fn random_matrix(dtype: DType, rng: &mut Rng, rows: usize, cols: usize) -> Vec<u8> {
     random_blocks(dtype, rng, rows * cols / Format::of(dtype).block)
 }
+
+/// What the quantisers are tried on; `tools/fixtures/quantize.py` makes the same numbers.
+#[derive(Clone, Copy, Debug)]
+pub enum Sample {
+    /// Nearly normal, of deviation 0.036.
+    Usual,
+    /// Every 61st is eight times as large.
+    Outliers,
+    /// Nearly all are positive.
+    Shifted,
+}
+
+impl Sample {
+    /// `n` numbers, whole ones times a power of two: the same on every machine.
+    pub fn values(self, n: usize) -> Vec<f32> {
+        let mut rng = Rng::new(self as u64);
+        let value = |i: usize| {
+            let word = rng.next_u64();
+            let sum: u64 = (0..4).map(|part| word >> (16 * part) & 0xffff).sum();
+            let value = sum as i64 - 131_070;
+            let value = match self {
+                Self::Outliers if i.is_multiple_of(61) => 8 * value,
+                Self::Shifted => value + 100_000,
+                _ => value,
+            };
+            value as f32 / (1 << 20) as f32
+        };
+        (0..n).map(value).collect()
+    }
+}

@@ -1,63 +1,44 @@
-//! Byte-level BPE: text is split by the model's patterns and each piece merged by tiktoken.
+//! Byte-level BPE: each piece of a text is merged by tiktoken.
 //!
 //! tiktoken merges two neighbours whenever their bytes together are a token; a vocabulary trained
 //! elsewhere merges only the pairs it lists. A token's own bytes show whether this can matter:
 //! merges never cross the ends of a final token, so where tiktoken builds every token by listed
 //! pairs, it builds every text by them. Tokens that it builds otherwise are the suspects; a piece
 //! with a suspect in its result is merged again by the listed pairs.
-//!
-//! Splitting is ours as well: tiktoken's own looks ahead, and fails on a megabyte of spaces.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tiktoken_rs::CoreBPE;
 
-use super::pretokenize::{self, Splitter};
-use super::{NORMAL, Pieces, TokenizerSpec, unusable};
+use super::merge::{Made, NONE, Part, merge};
+use super::spec::{NORMAL, Step};
+use super::{Pieces, TokenizerSpec, shown, unusable};
 use crate::error::Result;
 
 /// A token's number here: bytes first, then tokens in the order of the merges that make them.
 type Rank = u32;
 
-/// Stands for the id of a byte that is no token.
-const ABSENT: u32 = u32::MAX;
-
 /// A byte-level BPE tokenizer, without its control tokens.
 pub(super) struct Bpe {
-    splitter: Splitter,
     core: CoreBPE,
-    /// Ids by rank: tiktoken knows ranks only.
+    /// Ids by rank: tiktoken knows ranks only. [`NONE`] for a byte that is no token.
     ids: Vec<u32>,
     /// Tokens that no merge makes and that are taken where a piece is one of them.
     whole: FxHashMap<Vec<u8>, u32>,
-    /// The listed pairs, where tiktoken alone would not do.
-    listed: Option<Listed>,
-}
-
-/// What makes tiktoken's merges exact.
-struct Listed {
+    /// The listed pairs: what each merges to, and its place in the list.
     pairs: Pairs,
     /// Tokens that tiktoken builds by a pair that is not listed.
     suspects: FxHashSet<Rank>,
     /// A piece that is a token is never a suspect.
-    whole: bool,
+    takes_whole: bool,
+    /// Bytes by their characters, where pieces come in the alphabet.
+    written: Option<FxHashMap<char, u8>>,
 }
 
-/// What a listed pair merges to, and its place in the list: the first goes first.
 type Pairs = FxHashMap<(Rank, Rank), Made>;
-
-/// A merge that can be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Made {
-    order: u32,
-    rank: Rank,
-}
 
 impl std::fmt::Debug for Bpe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let suspects = self.listed.as_ref().map_or(0, |l| l.suspects.len());
+        let suspects = self.suspects.len();
         write!(f, "Bpe({} ranks, {suspects} suspects)", self.ids.len())
     }
 }
@@ -78,9 +59,14 @@ pub(super) fn alphabet() -> [char; 256] {
     chars
 }
 
+/// Bytes by the characters that stand for them.
+fn bytes_of() -> FxHashMap<char, u8> {
+    alphabet().into_iter().zip(0..=255).collect()
+}
+
 /// Bytes that a vocabulary's tokens stand for: only normal ones are written in the alphabet.
 pub(super) fn pieces(spec: &TokenizerSpec) -> Pieces {
-    let byte_of: FxHashMap<char, u8> = alphabet().into_iter().zip(0..=255).collect();
+    let byte_of = bytes_of();
     let mut pieces = Pieces::default();
     for (token, ty) in spec.tokens.iter().zip(&spec.types) {
         let mapped: Option<Vec<u8>> = token.chars().map(|c| byte_of.get(&c).copied()).collect();
@@ -93,13 +79,12 @@ pub(super) fn pieces(spec: &TokenizerSpec) -> Pieces {
 }
 
 impl Bpe {
-    /// The tokenizer of a file's vocabulary, whose tokens' bytes are `pieces`. Control tokens are
-    /// never made, whatever the merges say.
+    /// The tokenizer of a vocabulary whose tokens' bytes are `pieces`. Control tokens are never
+    /// made, whatever the merges say.
     ///
     /// # Errors
-    /// [`crate::Error::Tokenizer`] for an unknown pre-tokenizer, or merges that give no token.
+    /// [`crate::Error::Tokenizer`] for merges that give no token.
     pub(super) fn new(spec: &TokenizerSpec, pieces: &Pieces, control: &[bool]) -> Result<Self> {
-        let pre = pretokenize::find(&spec.pre)?;
         // Of tokens that are written the same, the first is made.
         let mut id_of: FxHashMap<&str, u32> = FxHashMap::default();
         let mut controls: FxHashSet<&str> = FxHashSet::default();
@@ -114,19 +99,23 @@ impl Bpe {
         // byte is dropped, as the makers' own code does.
         let mut ids: Vec<u32> = alphabet()
             .iter()
-            .map(|c| id_of.get(c.to_string().as_str()).copied().unwrap_or(ABSENT))
+            .map(|c| id_of.get(c.to_string().as_str()).copied().unwrap_or(NONE))
             .collect();
         let mut ranks: FxHashMap<Vec<u8>, Rank> =
             (0u8..=255).map(|b| (vec![b], u32::from(b))).collect();
         // Two merges may give the same token: the first ranks it.
         let mut first = vec![0; 256];
-        for (merge, order) in spec.merges.iter().zip(0u32..) {
-            let merged = merge.replacen(' ', "", 1);
+        let written = |id: u32| spec.tokens.get(id as usize).map_or("", String::as_str);
+        for (&(left, right), order) in spec.merges.iter().zip(0u32..) {
+            let merged = [written(left), written(right)].concat();
             let Some(&id) = id_of.get(merged.as_str()) else {
                 if controls.contains(merged.as_str()) {
                     continue;
                 }
-                return Err(unusable(format!("it merges `{merge}`, which is no token")));
+                let (left, right) = (shown(written(left)), shown(written(right)));
+                return Err(unusable(format!(
+                    "it merges `{left} {right}`, which is no token"
+                )));
             };
             ranks.entry(pieces.get(id).to_vec()).or_insert_with(|| {
                 ids.push(id);
@@ -135,76 +124,95 @@ impl Bpe {
             });
         }
         let mut pairs = Pairs::default();
-        for (merge, order) in spec.merges.iter().zip(0u32..) {
+        for (&(left, right), order) in spec.merges.iter().zip(0u32..) {
             let rank_of = |token: &str| ranks.get(pieces.get(*id_of.get(token)?)).copied();
-            let Some((left, right)) = merge.split_once(' ') else {
-                continue;
-            };
+            let (left, right) = (written(left), written(right));
             let sides = (
                 rank_of(left),
                 rank_of(right),
-                rank_of(&format!("{left}{right}")),
+                rank_of(&[left, right].concat()),
             );
-            if let (Some(left), Some(right), Some(rank)) = sides {
-                pairs.entry((left, right)).or_insert(Made { order, rank });
+            if let (Some(left), Some(right), Some(token)) = sides {
+                pairs.entry((left, right)).or_insert(Made { order, token });
             }
         }
         let mut whole = FxHashMap::default();
-        if pre.whole {
+        if spec.whole {
             for ((ty, id), control) in spec.types.iter().zip(0..).zip(control) {
                 if *ty == NORMAL && !control && !ranks.contains_key(pieces.get(id)) {
                     whole.insert(pieces.get(id).to_vec(), id);
                 }
             }
         }
-        let suspects = suspects(&ranks, &pairs, &first);
         Ok(Self {
-            splitter: Splitter::new(pre)?,
+            suspects: suspects(&ranks, &pairs, &first),
             core: core(ranks)?,
             ids,
             whole,
-            listed: (!suspects.is_empty()).then_some(Listed {
-                pairs,
-                suspects,
-                whole: pre.whole,
-            }),
+            pairs,
+            takes_whole: spec.whole,
+            written: spec.splits.contains(&Step::Bytes).then(bytes_of),
         })
     }
 
     /// The tokenizer of one of tiktoken's own encodings, whose ranks are its ids.
     ///
     /// # Errors
-    /// [`crate::Error::Tokenizer`] for a name without a row among the pre-tokenizers.
-    pub(super) fn ranked(name: &str, ranks: FxHashMap<Vec<u8>, Rank>) -> Result<Self> {
+    /// [`crate::Error::Tokenizer`] in tiktoken's words.
+    pub(super) fn ranked(ranks: FxHashMap<Vec<u8>, Rank>) -> Result<Self> {
         let count = ranks.values().max().map_or(0, |most| most + 1);
         Ok(Self {
-            splitter: Splitter::new(pretokenize::find(name)?)?,
             core: core(ranks)?,
             ids: (0..count).collect(),
             whole: FxHashMap::default(),
-            listed: None,
+            pairs: Pairs::default(),
+            suspects: FxHashSet::default(),
+            takes_whole: false,
+            written: None,
         })
     }
 
-    /// Appends the ids of a text.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        self.splitter.split(text, &mut |piece| {
-            if let Some(id) = self.whole.get(piece.as_bytes()) {
-                ids.push(*id);
-                return;
+    /// Appends the ids of a piece.
+    pub(super) fn encode(&self, piece: &str, ids: &mut Vec<u32>) {
+        match &self.written {
+            Some(bytes) => {
+                let piece: Vec<u8> = piece
+                    .chars()
+                    .filter_map(|c| bytes.get(&c).copied())
+                    .collect();
+                self.encode_bytes(&piece, ids);
             }
-            let mut ranks = self.core.encode_ordinary(piece);
-            if let Some(listed) = &self.listed
-                && !(listed.whole && ranks.len() == 1)
-                && ranks.iter().any(|r| listed.suspects.contains(r))
-            {
-                let rule = |l: Part, r: Part| listed.pairs.get(&(l.rank, r.rank)).copied();
-                ranks = merge(piece.as_bytes(), rule, |_, _, _| ());
-            }
-            let known = ranks.into_iter().filter_map(|r| self.ids.get(r as usize));
-            ids.extend(known.filter(|id| **id != ABSENT));
-        });
+            None => self.encode_bytes(piece.as_bytes(), ids),
+        }
     }
+
+    fn encode_bytes(&self, piece: &[u8], ids: &mut Vec<u32>) {
+        if let Some(id) = self.whole.get(piece) {
+            ids.push(*id);
+            return;
+        }
+        // tiktoken wants text; a few vocabularies cut inside characters.
+        let ranks = match std::str::from_utf8(piece) {
+            Ok(text) => self.core.encode_ordinary(text),
+            Err(_) => self.by_pairs(piece),
+        };
+        let strayed = !(self.takes_whole && ranks.len() == 1)
+            && ranks.iter().any(|r| self.suspects.contains(r));
+        let ranks = if strayed { self.by_pairs(piece) } else { ranks };
+        let known = ranks.into_iter().filter_map(|r| self.ids.get(r as usize));
+        ids.extend(known.filter(|id| **id != NONE));
+    }
+
+    fn by_pairs(&self, piece: &[u8]) -> Vec<Rank> {
+        let rule = |l: Part, r: Part| self.pairs.get(&(l.token, r.token)).copied();
+        let parts = merge(bytes(piece), rule, |_, _, _| ());
+        parts.into_iter().map(|part| part.token).collect()
+    }
+}
+
+/// Each byte, by its rank.
+fn bytes(piece: &[u8]) -> impl Iterator<Item = (usize, Rank)> {
+    piece.iter().map(|byte| (1, u32::from(*byte)))
 }
 
 /// tiktoken's merges over whole pieces: splitting is done before.
@@ -216,17 +224,20 @@ fn core(ranks: FxHashMap<Vec<u8>, Rank>) -> Result<CoreBPE> {
 /// The tokens that merging by rank alone builds by a pair that is not listed, or listed too late,
 /// or does not build at all. `first` is the order of each rank's first merge.
 fn suspects(ranks: &FxHashMap<Vec<u8>, Rank>, pairs: &Pairs, first: &[u32]) -> FxHashSet<Rank> {
-    let suspect = |bytes: &[u8], rank: Rank| {
+    let suspect = |piece: &[u8], rank: Rank| {
         let mut strayed = false;
         let by_rank = |l: Part, r: Part| {
-            let rank = *ranks.get(bytes.get(l.start..r.end)?)?;
-            Some(Made { order: rank, rank })
+            let rank = *ranks.get(piece.get(l.start..r.end)?)?;
+            Some(Made {
+                order: rank,
+                token: rank,
+            })
         };
-        let made = merge(bytes, by_rank, |l, r, made| {
-            let listed = pairs.get(&(l.rank, r.rank));
-            strayed |= listed.is_none_or(|p| Some(&p.order) != first.get(made.rank as usize));
+        let made = merge(bytes(piece), by_rank, |l, r, made| {
+            let listed = pairs.get(&(l.token, r.token));
+            strayed |= listed.is_none_or(|p| Some(&p.order) != first.get(made.token as usize));
         });
-        strayed || made != [rank]
+        strayed || made.len() != 1 || made[0].token != rank
     };
     let long = ranks.iter().filter(|(bytes, _)| bytes.len() > 1);
     long.filter(|(bytes, rank)| suspect(bytes, **rank))
@@ -234,81 +245,13 @@ fn suspects(ranks: &FxHashMap<Vec<u8>, Rank>, pairs: &Pairs, first: &[u32]) -> F
         .collect()
 }
 
-/// A token of a piece while it is merged.
-#[derive(Clone, Copy)]
-struct Part {
-    /// Byte range.
-    start: usize,
-    end: usize,
-    rank: Rank,
-    /// The part before this one, by its start.
-    previous: usize,
-}
-
-/// Merges bytes, the lowest order first, of equals the leftmost, in n log n steps; `done` sees
-/// each merge.
-fn merge(
-    bytes: &[u8],
-    rule: impl Fn(Part, Part) -> Option<Made>,
-    mut done: impl FnMut(Part, Part, Made),
-) -> Vec<Rank> {
-    // By the first byte; the entries inside a part are left over from its making.
-    let mut parts: Vec<Part> = bytes
-        .iter()
-        .enumerate()
-        .map(|(start, byte)| Part {
-            start,
-            end: start + 1,
-            rank: u32::from(*byte),
-            previous: start.wrapping_sub(1),
-        })
-        .collect();
-    let mut queue = BinaryHeap::new();
-    let candidate = |parts: &[Part], left: usize| {
-        let l = *parts.get(left)?;
-        let r = *parts.get(l.end)?;
-        let made = rule(l, r)?;
-        // The ranks of both sides: a candidate is stale when they changed.
-        Some(Reverse((
-            made.order, left, made.rank, l.rank, r.rank, r.end,
-        )))
-    };
-    for left in 0..parts.len() {
-        queue.extend(candidate(&parts, left));
-    }
-    while let Some(Reverse((order, left, rank, l_rank, r_rank, end))) = queue.pop() {
-        let l = parts[left];
-        let Some(&r) = parts.get(l.end) else {
-            continue;
-        };
-        if (l.rank, r.rank, r.end) != (l_rank, r_rank, end) {
-            continue;
-        }
-        done(l, r, Made { order, rank });
-        // A candidate that begins inside the merged part can never be good again.
-        parts[r.start].rank = ABSENT;
-        parts[left] = Part { end, rank, ..l };
-        if let Some(next) = parts.get_mut(end) {
-            next.previous = left;
-        }
-        queue.extend(candidate(&parts, l.previous));
-        queue.extend(candidate(&parts, left));
-    }
-    let mut ranks = Vec::new();
-    let mut at = 0;
-    while let Some(part) = parts.get(at) {
-        ranks.push(part.rank);
-        at = part.end;
-    }
-    ranks
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{CONTROL, Specials, Tokenizer};
+    use super::super::spec::CONTROL;
+    use super::super::{Specials, Tokenizer, gguf, pretokenizers};
     use super::*;
 
     /// All bytes, and merges of any two tokens so far in any order.
@@ -333,12 +276,14 @@ mod tests {
         }
         // Out of the order of their making.
         pairs.reverse();
+        let types = vec![NORMAL; tokens.len()];
+        let pre = pretokenizers::find(pre).unwrap();
         TokenizerSpec {
-            model: "gpt2".into(),
-            pre: pre.into(),
-            types: vec![NORMAL; tokens.len()],
+            merges: gguf::merges(&tokens, &types, &pairs).unwrap(),
+            splits: pre.steps(),
+            whole: pre.whole,
+            types,
             tokens,
-            merges: pairs,
             ..TokenizerSpec::default()
         }
     }
@@ -346,7 +291,9 @@ mod tests {
     /// Merging by the listed pairs as its definition says, step by step.
     fn plainly(spec: &TokenizerSpec, text: &str) -> Vec<u32> {
         let mut parts: Vec<String> = text.chars().map(String::from).collect();
-        let order = |l: &str, r: &str| spec.merges.iter().position(|m| *m == format!("{l} {r}"));
+        let merge = |(l, r): &(u32, u32)| (&spec.tokens[*l as usize], &spec.tokens[*r as usize]);
+        let listed: Vec<_> = spec.merges.iter().map(merge).collect();
+        let order = |l: &String, r: &String| listed.iter().position(|m| *m == (l, r));
         while let Some((_, at)) = (1..parts.len())
             .filter_map(|i| Some((order(&parts[i - 1], &parts[i])?, i)))
             .min()
@@ -404,8 +351,10 @@ mod tests {
     #[test]
     fn a_merge_of_no_token_is_refused() {
         let mut spec = vocabulary(&[], "gpt-2");
-        spec.merges.push("q z".into());
+        let error = gguf::merges(&spec.tokens, &spec.types, &["q zz".into()]).unwrap_err();
+        assert!(error.to_string().contains("`q zz`"), "{error}");
+        spec.merges.push((0, 1));
         let error = Tokenizer::new(spec).unwrap_err().to_string();
-        assert!(error.contains("`q z`"), "{error}");
+        assert!(error.contains("which is no token"), "{error}");
     }
 }

@@ -123,6 +123,8 @@ const BUILT_IN: &[(&str, &str)] = &[
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// There is another for conversations with tools.
+    has_tools: bool,
     knows_developer: bool,
     /// What it may look for in messages.
     words: Vec<String>,
@@ -168,9 +170,22 @@ impl ChatTemplate {
             .map_err(template)?;
         Ok(Self {
             environment,
+            has_tools: false,
             knows_developer: source.contains("developer"),
             words: cipher::words(source),
         })
+    }
+
+    /// Takes another source for conversations with tools.
+    fn for_tools(&mut self, source: &str) -> Result<()> {
+        let added = self
+            .environment
+            .add_template_owned("tools", source.to_string());
+        added.map_err(template)?;
+        self.has_tools = true;
+        self.knows_developer &= source.contains("developer");
+        self.words.extend(cipher::words(source));
+        Ok(())
     }
 
     /// The template of a vocabulary: the file's own, or that of the family its markers show.
@@ -179,7 +194,11 @@ impl ChatTemplate {
     /// [`Error::NoTemplate`] where neither is there.
     pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
         if let Some(source) = &tokenizer.spec.chat_template {
-            return Self::new(source);
+            let mut template = Self::new(source)?;
+            if let Some(tools) = &tokenizer.spec.tool_template {
+                template.for_tools(tools)?;
+            }
+            return Ok(template);
         }
         let known = |marker: &str| tokenizer.controls().any(|c| c == marker);
         let (_, source) = BUILT_IN
@@ -254,7 +273,12 @@ impl ChatTemplate {
             id.and_then(|id| tokenizer.spec.tokens.get(id as usize))
                 .map_or("", String::as_str)
         };
-        let rendered = self.environment.get_template("chat").and_then(|t| {
+        let name = if self.has_tools && !tools.is_empty() {
+            "tools"
+        } else {
+            "chat"
+        };
+        let rendered = self.environment.get_template(name).and_then(|t| {
             t.render(minijinja::context! {
                 messages => turns,
                 // Templates ask whether there are tools.

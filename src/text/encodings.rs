@@ -2,7 +2,8 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{CONTROL, Kind, NORMAL, Pieces, Tokenizer, TokenizerSpec, UNUSED, bpe, unusable};
+use super::spec::{CONTROL, NORMAL, UNUSED};
+use super::{Kind, Pieces, Tokenizer, TokenizerSpec, bpe, pretokenizers, unusable};
 use crate::error::Result;
 
 /// Names that [`Tokenizer::named`] knows.
@@ -38,8 +39,7 @@ impl Tokenizer {
         let count = controls.keys().max().map_or(0, |most| most + 1);
         let alphabet = bpe::alphabet();
         let mut spec = TokenizerSpec {
-            model: "tiktoken".into(),
-            pre: name.into(),
+            splits: pretokenizers::find(name)?.steps(),
             eos: id_of("<|return|>").or(id_of("<|endoftext|>")),
             ..TokenizerSpec::default()
         };
@@ -63,7 +63,7 @@ impl Tokenizer {
             }
         }
         let control = spec.types.iter().map(|ty| *ty == CONTROL).collect();
-        let kind = Kind::Bpe(bpe::Bpe::ranked(name, ranks)?.into());
+        let kind = Kind::Bytes(bpe::Bpe::ranked(ranks)?.into());
         Self::of(kind, spec, pieces, control)
     }
 }

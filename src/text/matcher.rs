@@ -1,11 +1,14 @@
 //! Finds the longest of many fixed texts at a place of another text: a trie over bytes.
 
+use std::borrow::Cow;
+
 use rustc_hash::FxHashMap;
 
+use super::spec::Flags;
 use super::unusable;
 use crate::error::Result;
 
-/// Bytes a marker or a user-defined token may have. Searching costs at most this much a byte of
+/// Bytes a token that is looked for in a text may have. Searching costs at most this much a byte of
 /// text, so a hostile vocabulary cannot make it slow.
 const LONGEST: usize = 512;
 
@@ -45,7 +48,7 @@ impl Matcher {
             };
             if text.len() > LONGEST {
                 return Err(unusable(format!(
-                    "its marker token {id} has {} bytes, and at most {LONGEST} make sense",
+                    "its token {id} has {} bytes, and at most {LONGEST} make sense",
                     text.len()
                 )));
             }
@@ -84,18 +87,86 @@ impl Matcher {
 
     /// The longest of the texts that `bytes` begin with: its length and id.
     fn longest(&self, bytes: &[u8]) -> Option<(usize, u32)> {
-        let mut found = None;
+        self.prefixes(bytes).last()
+    }
+
+    /// The texts that `bytes` begin with, the shortest first: their lengths and ids.
+    pub(super) fn prefixes(&self, bytes: &[u8]) -> impl Iterator<Item = (usize, u32)> {
         let mut node = 0;
-        for (i, &byte) in bytes.iter().enumerate() {
-            match self.steps.get(&(node, byte)) {
-                Some(&next) => node = next,
-                None => break,
+        let nodes = bytes.iter().map_while(move |&byte| {
+            node = *self.steps.get(&(node, byte))?;
+            Some(node)
+        });
+        nodes
+            .zip(1..)
+            .filter_map(|(node, len)| Some((len, self.ends[node as usize]?)))
+    }
+}
+
+/// Tokens that stand for fixed texts, and how each is found.
+#[derive(Debug)]
+pub(super) struct Finder {
+    matcher: Matcher,
+    flags: FxHashMap<u32, Flags>,
+}
+
+/// A part of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found<'t> {
+    Token(u32),
+    /// What lies between tokens, and whether nothing comes before it.
+    Text(&'t str, bool),
+}
+
+impl Finder {
+    /// Tokens by their texts.
+    ///
+    /// # Errors
+    /// See [`Matcher::new`].
+    pub(super) fn new<'a>(
+        texts: impl Iterator<Item = (Cow<'a, str>, u32)>,
+        flags: &FxHashMap<u32, Flags>,
+    ) -> Result<Self> {
+        let texts: Vec<(Cow<'a, str>, u32)> = texts.collect();
+        let flagged = texts
+            .iter()
+            .filter_map(|(_, id)| Some((*id, *flags.get(id)?)));
+        Ok(Self {
+            flags: flagged.collect(),
+            matcher: Matcher::new(texts.iter().map(|(text, id)| (text.as_bytes(), *id)))?,
+        })
+    }
+
+    /// Calls `each` with tokens and what lies between them, in order.
+    pub(super) fn each<'t>(&self, text: &'t str, each: &mut dyn FnMut(Found<'t>)) {
+        let (mut done, mut from) = (0, 0);
+        let between = |from: usize, to: usize, each: &mut dyn FnMut(Found<'t>)| {
+            if from < to {
+                each(Found::Text(&text[from..to], from == 0));
             }
-            if let Some(id) = self.ends[node as usize] {
-                found = Some((i + 1, id));
+        };
+        while let Some(found) = self.matcher.find(text, from) {
+            let (mut start, mut end) = (found.at, found.at + found.len);
+            from = end;
+            let flags = self.flags.get(&found.id).copied().unwrap_or_default();
+            let (before, after) = (&text[done..start], &text[end..]);
+            let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+            let inside = word(text[..start].chars().next_back()) || word(after.chars().next());
+            if flags.single_word && inside {
+                continue;
             }
+            if flags.lstrip {
+                start = done + before.trim_end().len();
+            }
+            if flags.rstrip {
+                end = text.len() - after.trim_start().len();
+            }
+            between(done, start, each);
+            each(Found::Token(found.id));
+            done = end;
+            from = end;
         }
-        found
+        between(done, text.len(), each);
     }
 }
 

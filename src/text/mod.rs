@@ -1,23 +1,40 @@
 //! Tokenizers, chat templates, roles and streaming decode.
 
+mod bert;
 mod bpe;
+mod charsmap;
 mod chat;
 mod cipher;
 mod encodings;
+mod folder;
+mod gguf;
 mod json;
 mod matcher;
-mod pretokenize;
+mod merge;
+mod pattern;
+mod pretokenizers;
+mod spec;
 mod spm;
+mod steps;
 mod stream;
+mod tokenizer_json;
+mod unigram;
+mod wordpiece;
+mod written;
 
 use std::borrow::Cow;
 
+use rustc_hash::FxHashMap;
+
 use crate::error::{Error, Result};
-use crate::format::Checkpoint;
-use matcher::Matcher;
+use matcher::{Finder, Found};
+use spec::{SPACE, USER_DEFINED};
+use steps::Steps;
 
 pub use chat::{ChatTemplate, Message, Role, ToolCall};
 pub use encodings::ENCODINGS;
+pub use folder::FolderFiles;
+pub use spec::{Flags, Keep, Model, Step, TokenizerSpec};
 pub use stream::{Detokenizer, StopFilter};
 
 /// What control tokens in a text are.
@@ -27,35 +44,6 @@ pub enum Specials {
     AsText,
     /// Themselves.
     Parse,
-}
-
-/// A vocabulary as a GGUF file describes it.
-#[derive(Clone, Debug, Default)]
-pub struct TokenizerSpec {
-    /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece).
-    pub model: String,
-    /// `tokenizer.ggml.pre`: which pattern splits text before merging.
-    pub pre: String,
-    /// Tokens in their written form.
-    pub tokens: Vec<String>,
-    /// Scores, for SentencePiece.
-    pub scores: Vec<f32>,
-    /// Types: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
-    pub types: Vec<i32>,
-    /// Merges, for BPE: "left right", best first.
-    pub merges: Vec<String>,
-    /// Beginning of a text.
-    pub bos: Option<u32>,
-    /// End of a text.
-    pub eos: Option<u32>,
-    /// End of a turn.
-    pub eot: Option<u32>,
-    /// A text begins with `bos`.
-    pub add_bos: bool,
-    /// A text begins with a space (Llama 2's SentencePiece).
-    pub add_space_prefix: bool,
-    /// Jinja source of the chat template.
-    pub chat_template: Option<String>,
 }
 
 /// Markers that end an answer, whatever the file says.
@@ -74,18 +62,12 @@ const ENDS: &[&str] = &[
     "<eos>",
 ];
 
-/// Types of tokens, as a GGUF file numbers them.
-const NORMAL: i32 = 1;
-const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
-const BYTE: i32 = 6;
-
 #[derive(Debug)]
 enum Kind {
-    Bpe(Box<bpe::Bpe>),
-    Spm(spm::Spm),
+    Bytes(Box<bpe::Bpe>),
+    Pieces(spm::Spm),
+    Unigram(Box<unigram::Unigram>),
+    Words(Box<wordpiece::WordPiece>),
 }
 
 /// Bytes that each token stands for, end to end.
@@ -126,10 +108,23 @@ pub struct Tokenizer {
     /// Whether each token is a marker.
     control: Vec<bool>,
     /// Control tokens by their text.
-    markers: Matcher,
-    /// User-defined tokens by their text.
-    defined: Matcher,
+    markers: Finder,
+    /// User-defined tokens by their text, and those that are looked for after normalising.
+    defined: Finder,
+    normalized: Finder,
+    normalizer: Steps,
+    splits: Steps,
+    /// A space that is put before texts is taken away again: once, or behind defined tokens too.
+    lead: Lead,
     ends: Vec<u32>,
+}
+
+/// Where a space is put before a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lead {
+    Never,
+    First,
+    Each,
 }
 
 impl Tokenizer {
@@ -138,36 +133,29 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] for a kind or a pattern that is not known, or a vocabulary with holes.
     pub fn new(mut spec: TokenizerSpec) -> Result<Self> {
-        if spec.tokens.is_empty() {
-            return Err(unusable("it has no tokens"));
-        }
-        let known = spec.tokens.len();
-        spec.types.resize(known, NORMAL);
-        let special = [spec.bos, spec.eos, spec.eot];
-        if let Some(id) = special
-            .into_iter()
-            .flatten()
-            .find(|id| *id as usize >= known)
-        {
-            return Err(unusable(format!(
-                "its special token {id} is outside its {known} tokens"
-            )));
-        }
-        let control = controls(&spec);
-        let (kind, pieces) = match spec.model.as_str() {
-            "gpt2" => {
+        spec.check()?;
+        let control = spec.controls();
+        let (kind, pieces) = match spec.model {
+            Model::ByteBpe => {
                 let pieces = bpe::pieces(&spec);
                 let bpe = bpe::Bpe::new(&spec, &pieces, &control)?;
-                (Kind::Bpe(bpe.into()), pieces)
+                (Kind::Bytes(bpe.into()), pieces)
             }
-            "llama" => {
+            Model::Bpe => {
                 let pieces = spm::pieces(&spec)?;
-                (Kind::Spm(spm::Spm::new(&spec, &control)?), pieces)
+                (Kind::Pieces(spm::Spm::new(&spec, &control)?), pieces)
             }
-            other => {
-                return Err(unusable(format!(
-                    "its kind is `{other}`, and `gpt2` and `llama` are known"
-                )));
+            Model::Unigram => {
+                let pieces = spm::pieces(&spec)?;
+                let unigram = unigram::Unigram::new(&spec, &control)?;
+                (Kind::Unigram(unigram.into()), pieces)
+            }
+            Model::WordPiece => {
+                let words = wordpiece::WordPiece::new(&spec, &control)?;
+                (
+                    Kind::Words(words.into()),
+                    wordpiece::pieces(&spec, &control),
+                )
             }
         };
         Self::of(kind, spec, pieces, control)
@@ -175,6 +163,7 @@ impl Tokenizer {
 
     fn of(kind: Kind, spec: TokenizerSpec, pieces: Pieces, control: Vec<bool>) -> Result<Self> {
         let mut ends: Vec<u32> = [spec.eos, spec.eot].into_iter().flatten().collect();
+        ends.extend(&spec.ends);
         let tokens = || spec.tokens.iter().zip(0u32..).zip(&control);
         ends.extend(
             tokens()
@@ -183,21 +172,32 @@ impl Tokenizer {
         );
         ends.sort_unstable();
         ends.dedup();
+        let flags: FxHashMap<u32, Flags> = spec.flags.iter().copied().collect();
+        let normalizer = Steps::new(&spec.normalizer)?;
         let markers = tokens()
             .filter(|(_, control)| **control)
-            .map(|((text, id), _)| (text.as_bytes(), id));
-        let defined = tokens()
-            .zip(&spec.types)
-            .filter(|((_, control), ty)| !**control && **ty == USER_DEFINED)
-            .map(|(((_, id), _), _)| (pieces.get(id), id));
-        let (markers, defined) = (Matcher::new(markers)?, Matcher::new(defined)?);
+            .map(|((text, id), _)| (text.as_str().into(), id));
+        let markers = Finder::new(markers, &flags)?;
+        let defined = |after: bool| {
+            let normalized = |id: u32| flags.get(&id).is_some_and(|flags| flags.normalized);
+            let defined = tokens().zip(&spec.types);
+            defined
+                .filter(|((_, control), ty)| !**control && **ty == USER_DEFINED)
+                .map(|(((text, id), _), _)| (text.as_str(), id))
+                .filter(move |(_, id)| normalized(*id) == after)
+        };
+        let normal = defined(true).map(|(text, id)| (normalizer.apply(text, true), id));
         Ok(Self {
+            markers,
+            normalized: Finder::new(normal, &flags)?,
+            defined: Finder::new(defined(false).map(|(text, id)| (text.into(), id)), &flags)?,
+            splits: Steps::new(&spec.splits)?,
+            lead: lead(&spec),
+            normalizer,
             kind,
             spec,
             pieces,
             control,
-            markers,
-            defined,
             ends,
         })
     }
@@ -237,10 +237,10 @@ impl Tokenizer {
 
     /// The token a text begins with, where the model wants one.
     pub fn bos(&self) -> Option<u32> {
-        self.spec.bos.filter(|_| self.spec.add_bos)
+        self.spec.begin.first().copied()
     }
 
-    /// Tokens of a text, without the beginning-of-text token.
+    /// Tokens of a text, without those that every text begins and ends with.
     pub fn encode(&self, text: &str, specials: Specials) -> Vec<u32> {
         let mut ids = Vec::new();
         match specials {
@@ -250,15 +250,19 @@ impl Tokenizer {
         ids
     }
 
-    /// Tokens of a text with the beginning-of-text token where the model wants one.
+    /// Tokens of a text, with those that the model wants it to begin and end with.
     pub fn encode_text(&self, text: &str, specials: Specials) -> Vec<u32> {
-        self.begin(self.encode(text, specials))
+        let mut ids = self.begin(self.encode(text, specials));
+        if !ids.ends_with(&self.spec.end) {
+            ids.extend(&self.spec.end);
+        }
+        ids
     }
 
-    /// Puts the beginning-of-text token first, where the model wants it and it is not there.
+    /// Puts first what the model wants there, where it is not.
     fn begin(&self, mut ids: Vec<u32>) -> Vec<u32> {
-        if let Some(bos) = self.bos().filter(|bos| ids.first() != Some(bos)) {
-            ids.insert(0, bos);
+        if !ids.starts_with(&self.spec.begin) {
+            ids.splice(0..0, self.spec.begin.iter().copied());
         }
         ids
     }
@@ -270,121 +274,79 @@ impl Tokenizer {
         plain: impl Fn(&'t str) -> Cow<'t, str>,
         ids: &mut Vec<u32>,
     ) {
-        let mut done = 0;
-        while let Some(found) = self.markers.find(text, done) {
-            self.encode_plain(&plain(&text[done..found.at]), done == 0, ids);
-            ids.push(found.id);
-            done = found.at + found.len;
-        }
-        self.encode_plain(&plain(&text[done..]), done == 0, ids);
+        self.markers.each(text, &mut |found| match found {
+            Found::Token(id) => ids.push(id),
+            Found::Text(text, first) => self.encode_plain(&plain(text), first, ids),
+        });
     }
 
     /// Text without any control token; `first` where nothing comes before it.
     fn encode_plain(&self, text: &str, first: bool, ids: &mut Vec<u32>) {
-        if text.is_empty() {
-            return;
-        }
-        let prefixed = (first && self.spec.add_space_prefix).then(|| format!(" {text}"));
-        let text = prefixed.as_deref().unwrap_or(text);
-        let encode = |text: &str, ids: &mut Vec<u32>| match &self.kind {
-            Kind::Bpe(bpe) => bpe.encode(text, ids),
-            Kind::Spm(spm) => spm.encode(text, ids),
-        };
-        let mut done = 0;
-        while let Some(found) = self.defined.find(text, done) {
-            encode(&text[done..found.at], ids);
-            ids.push(found.id);
-            done = found.at + found.len;
-        }
-        encode(&text[done..], ids);
+        self.defined.each(text, &mut |found| match found {
+            Found::Token(id) => ids.push(id),
+            Found::Text(text, begins) => {
+                let first = first && begins;
+                let text = self.normalizer.apply(text, first);
+                self.normalized.each(&text, &mut |found| match found {
+                    Found::Token(id) => ids.push(id),
+                    Found::Text(text, begins) => self.encode_pieces(text, first && begins, ids),
+                });
+            }
+        });
+    }
+
+    fn encode_pieces(&self, text: &str, first: bool, ids: &mut Vec<u32>) {
+        self.splits
+            .each(text, first, &mut |piece| match &self.kind {
+                Kind::Bytes(bpe) => bpe.encode(piece, ids),
+                Kind::Pieces(spm) => spm.encode(piece, ids),
+                Kind::Unigram(unigram) => unigram.encode(piece, ids),
+                Kind::Words(words) => words.encode(piece, ids),
+            });
     }
 
     /// Bytes of a text from its start; control tokens give nothing.
     pub fn decode(&self, ids: &[u32]) -> Vec<u8> {
-        let text = ids.iter().filter(|id| !self.is_control(**id));
-        let mut bytes: Vec<u8> = text.flat_map(|id| self.token_bytes(*id)).copied().collect();
-        if self.spec.add_space_prefix && bytes.first() == Some(&b' ') {
-            bytes.remove(0);
+        let mut bytes = Vec::new();
+        let mut drops = self.lead != Lead::Never;
+        for id in ids.iter().filter(|id| !self.is_control(**id)) {
+            let piece = self.token_bytes(*id);
+            let spaced = drops.then(|| piece.strip_prefix(b" ")).flatten();
+            bytes.extend_from_slice(spaced.unwrap_or(piece));
+            let defined = self.spec.types.get(*id as usize) == Some(&USER_DEFINED);
+            drops = (defined && self.lead == Lead::Each) || (drops && piece.is_empty());
         }
         bytes
     }
 }
 
-/// Which tokens are markers: what the file calls control, and, since files are wrong about it, what
-/// is written like a marker. Other user-defined tokens (runs of spaces, tags) are text.
-fn controls(spec: &TokenizerSpec) -> Vec<bool> {
-    let special = [spec.bos, spec.eos, spec.eot];
-    // Phi-3 calls its `</s>` user-defined; Gemma's is a tag of HTML.
-    let bos = spec.bos.and_then(|id| spec.tokens.get(id as usize));
-    let end = bos.filter(|bos| *bos == "<s>").map(|_| "</s>");
-    let tokens = spec.tokens.iter().zip(&spec.types).zip(0..);
-    tokens
-        .map(|((text, ty), id)| match *ty {
-            CONTROL => !text.is_empty(),
-            NORMAL | USER_DEFINED => {
-                let inside = |open, close| {
-                    let inner = text.strip_prefix(open).and_then(|t| t.strip_suffix(close));
-                    inner.is_some_and(|inner: &str| !inner.is_empty())
-                };
-                inside("<|", "|>")
-                    || Some(text.as_str()) == end
-                    || inside("<", "_of_turn>")
-                    || (inside("<", ">") && special.contains(&Some(id)))
-            }
-            _ => false,
-        })
-        .collect()
+/// Where a space is put before a text.
+fn lead(spec: &TokenizerSpec) -> Lead {
+    let space = |with: &str| [" ", SPACE].contains(&with);
+    let mut steps = spec.normalizer.iter().chain(&spec.splits);
+    let found = steps.find_map(|step| match step {
+        Step::Prepend(with) if space(with) => Some(Lead::Each),
+        Step::Lead { with, first } if space(with) => {
+            Some(if *first { Lead::First } else { Lead::Each })
+        }
+        _ => None,
+    });
+    match (found, spec.model) {
+        // Each word is written with a space before it.
+        (None, Model::WordPiece) => Lead::First,
+        (found, _) => found.unwrap_or(Lead::Never),
+    }
+}
+
+/// A text of a file, short enough for a message.
+fn shown(text: &str) -> String {
+    let shown: String = text.chars().take(60).collect();
+    let more = if shown.len() < text.len() { "…" } else { "" };
+    format!("{}{more}", shown.escape_debug())
 }
 
 fn unusable(reason: impl Into<String>) -> Error {
     Error::Tokenizer {
         reason: reason.into(),
-    }
-}
-
-impl TokenizerSpec {
-    /// The vocabulary of a GGUF file.
-    ///
-    /// # Errors
-    /// Where a key is missing or of another type.
-    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        let meta = &checkpoint.meta;
-        let key = |k: &str| format!("tokenizer.ggml.{k}");
-        let id = |k: &str| meta.find::<u32>(&key(k));
-        let text = |k: &str| meta.find::<&str>(k);
-        let model = meta.str(&key("model"))?.to_string();
-        let strings = |k: &str| -> Result<Vec<String>> {
-            match meta.value(&key(k)) {
-                Some(_) => Ok(meta.strings(&key(k))?.iter().map(str::to_string).collect()),
-                None => Ok(Vec::new()),
-            }
-        };
-        let pre = text(&key("pre"))?.unwrap_or("default").to_string();
-        Ok(Self {
-            tokens: strings("tokens")?,
-            scores: match meta.value(&key("scores")) {
-                Some(_) => meta.f32s(&key("scores"))?.into_owned(),
-                None => Vec::new(),
-            },
-            types: match meta.value(&key("token_type")) {
-                Some(_) => meta.i32s(&key("token_type"))?.into_owned(),
-                None => Vec::new(),
-            },
-            merges: strings("merges")?,
-            bos: id("bos_token_id")?,
-            eos: id("eos_token_id")?,
-            eot: id("eot_token_id")?,
-            add_bos: match meta.find::<bool>(&key("add_bos_token"))? {
-                Some(add) => add,
-                // A name that is not known is an error later.
-                None => model == "llama" || pretokenize::find(&pre).is_ok_and(|pre| pre.bos),
-            },
-            add_space_prefix: meta
-                .find::<bool>(&key("add_space_prefix"))?
-                .unwrap_or(model == "llama"),
-            chat_template: text("tokenizer.chat_template")?.map(Into::into),
-            model,
-            pre,
-        })
     }
 }

@@ -1,61 +1,41 @@
-//! SentencePiece's BPE: the pair whose piece scores best is merged first, until none is left;
-//! what is then no piece falls back to bytes.
+//! BPE over characters, SentencePiece's: merged by listed pairs or, where there is no list, by the
+//! scores of what two neighbours make; what is then no token falls back to bytes.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use rustc_hash::FxHashMap;
-
-use super::{BYTE, NORMAL, Pieces, TokenizerSpec, UNKNOWN, unusable};
+use super::merge::{Made, NONE, Part, merge};
+use super::spec::{BYTE, NORMAL, SPACE, USER_DEFINED};
+use super::{Pieces, TokenizerSpec, shown, unusable};
 use crate::error::Result;
 
-/// How SentencePiece writes a space.
-const SPACE: char = '\u{2581}';
-
+/// A BPE tokenizer over characters, without its control tokens.
 #[derive(Debug)]
 pub(super) struct Spm {
-    /// Normal pieces and their ids.
-    pieces: FxHashMap<String, u32>,
-    scores: Vec<f32>,
+    /// What merges make, and characters, by their text.
+    tokens: FxHashMap<String, u32>,
+    rule: Rule,
+    fallback: Fallback,
+    /// A piece that is a token is taken as it is.
+    whole: bool,
+}
+
+/// Which neighbours merge.
+#[derive(Debug)]
+enum Rule {
+    /// Those that are listed.
+    Pairs(FxHashMap<(u32, u32), Made>),
+    /// Those that make a token; tokens in the order of their scores, the best first.
+    Scores(Vec<u32>),
+}
+
+/// What stands for text that is no token.
+#[derive(Debug)]
+pub(super) struct Fallback {
     /// Ids of the 256 bytes.
     bytes: Vec<Option<u32>>,
     unknown: Option<u32>,
+    fuse: bool,
 }
-
-/// A pair that can be merged: of two with the same score the left one goes first.
-#[derive(PartialEq)]
-struct Pair {
-    score: f32,
-    left: usize,
-    right: usize,
-    len: usize,
-}
-
-impl Eq for Pair {}
-
-impl Ord for Pair {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.score
-            .total_cmp(&other.score)
-            .then(other.left.cmp(&self.left))
-    }
-}
-
-impl PartialOrd for Pair {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// A run of bytes of the text, in a list; an empty one was merged into its left neighbour.
-struct Symbol {
-    start: usize,
-    len: usize,
-    previous: usize,
-    next: usize,
-}
-
-const END: usize = usize::MAX;
 
 /// The byte that a byte token is written for.
 fn byte(token: &str) -> Result<u8> {
@@ -63,7 +43,7 @@ fn byte(token: &str) -> Result<u8> {
         .strip_prefix("<0x")
         .and_then(|t| t.strip_suffix('>'))
         .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-        .ok_or_else(|| unusable(format!("its byte token `{token}` names no byte")))
+        .ok_or_else(|| unusable(format!("its byte token `{}` names no byte", shown(token))))
 }
 
 /// Bytes that a vocabulary's tokens stand for.
@@ -81,102 +61,148 @@ pub(super) fn pieces(spec: &TokenizerSpec) -> Result<Pieces> {
     Ok(pieces)
 }
 
-impl Spm {
-    /// The tokenizer of a file's vocabulary. Control tokens are never made.
+impl Fallback {
+    /// A vocabulary's byte tokens and its token for the unknown.
     ///
     /// # Errors
-    /// [`crate::Error::Tokenizer`] for missing scores, or a byte token that names no byte.
+    /// [`crate::Error::Tokenizer`] for a byte token that names no byte.
+    pub(super) fn new(spec: &TokenizerSpec) -> Result<Self> {
+        let mut bytes = vec![None; 256];
+        for ((token, ty), id) in spec.tokens.iter().zip(&spec.types).zip(0u32..) {
+            if *ty == BYTE {
+                bytes[usize::from(byte(token)?)] = Some(id);
+            }
+        }
+        Ok(Self {
+            bytes,
+            unknown: spec.unknown(),
+            fuse: spec.fuse_unknown,
+        })
+    }
+
+    /// The token for what no other stands for.
+    pub(super) fn unknown(&self) -> Option<u32> {
+        self.unknown
+    }
+
+    /// Appends what stands for `text`; `fused` says, and is told, whether the token before it was
+    /// for the unknown.
+    pub(super) fn encode(&self, text: &str, fused: &mut bool, ids: &mut Vec<u32>) {
+        let bytes = text.bytes().map(|b| self.bytes[usize::from(b)]);
+        if bytes.clone().all(|id| id.is_some()) {
+            ids.extend(bytes.flatten());
+            *fused = false;
+        } else if let Some(unknown) = self.unknown {
+            if !(*fused && self.fuse) {
+                ids.push(unknown);
+            }
+            *fused = true;
+        }
+    }
+}
+
+impl Spm {
+    /// The tokenizer of a vocabulary. Control tokens are never made.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tokenizer`] for missing scores, merges that give no token, or a byte token
+    /// that names no byte.
     pub(super) fn new(spec: &TokenizerSpec, control: &[bool]) -> Result<Self> {
-        if spec.scores.len() != spec.tokens.len() {
-            return Err(unusable("it has not one score for each token"));
-        }
-        let mut spm = Self {
-            pieces: FxHashMap::default(),
-            scores: spec.scores.clone(),
-            bytes: vec![None; 256],
-            unknown: None,
-        };
-        let tokens = spec.tokens.iter().zip(&spec.types).zip(0u32..).zip(control);
-        for (((token, ty), id), _) in tokens.filter(|(_, control)| !**control) {
-            match *ty {
-                UNKNOWN => spm.unknown = Some(id),
-                BYTE => spm.bytes[usize::from(byte(token)?)] = Some(id),
-                // Of pieces that are written the same, the first is made.
-                NORMAL => {
-                    spm.pieces.entry(token.clone()).or_insert(id);
-                }
-                _ => {}
-            }
-        }
-        Ok(spm)
-    }
-
-    /// Appends the ids of a text.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        self.merge(&text.replace(' ', "\u{2581}"), ids);
-    }
-
-    fn merge(&self, text: &str, ids: &mut Vec<u32>) {
-        let mut symbols: Vec<Symbol> = text
-            .char_indices()
-            .enumerate()
-            .map(|(i, (start, c))| Symbol {
-                start,
-                len: c.len_utf8(),
-                previous: i.wrapping_sub(1),
-                next: i + 1,
-            })
-            .collect();
-        if let Some(last) = symbols.last_mut() {
-            last.next = END;
-        }
-        let mut queue = BinaryHeap::new();
-        let pair = |symbols: &[Symbol], left: usize, right: usize| {
-            let (l, r) = (symbols.get(left)?, symbols.get(right)?);
-            let len = l.len + r.len;
-            let id = self.pieces.get(&text[l.start..l.start + len])?;
-            let score = self.scores[*id as usize];
-            Some(Pair {
-                score,
-                left,
-                right,
-                len,
-            })
-        };
-        for i in 1..symbols.len() {
-            queue.extend(pair(&symbols, i - 1, i));
-        }
-        while let Some(Pair {
-            left, right, len, ..
-        }) = queue.pop()
+        let mut tokens: FxHashMap<String, u32> = FxHashMap::default();
+        for (((token, ty), id), control) in
+            spec.tokens.iter().zip(&spec.types).zip(0u32..).zip(control)
         {
-            // Either side may have been merged since this pair was queued.
-            if symbols[left].len == 0
-                || symbols[right].len == 0
-                || symbols[left].len + symbols[right].len != len
-            {
-                continue;
+            if !control && matches!(*ty, NORMAL | USER_DEFINED) {
+                // Of tokens that are written the same, the first is made.
+                tokens.entry(token.clone()).or_insert(id);
             }
-            let next = symbols[right].next;
-            symbols[left].len = len;
-            symbols[left].next = next;
-            symbols[right].len = 0;
-            if let Some(next) = symbols.get_mut(next) {
-                next.previous = left;
-            }
-            let previous = symbols[left].previous;
-            queue.extend(pair(&symbols, previous, left));
-            queue.extend(pair(&symbols, left, next));
         }
-        for symbol in symbols.iter().filter(|s| s.len > 0) {
-            let piece = &text[symbol.start..symbol.start + symbol.len];
-            if let Some(id) = self.pieces.get(piece) {
-                ids.push(*id);
-                continue;
+        let rule = if !spec.merges.is_empty() {
+            Rule::Pairs(pairs(spec, &tokens, control)?)
+        } else if spec.scores.len() == spec.tokens.len() {
+            Rule::Scores(order(&spec.scores))
+        } else {
+            return Err(unusable("it has not one score for each token"));
+        };
+        Ok(Self {
+            tokens,
+            rule,
+            fallback: Fallback::new(spec)?,
+            whole: spec.whole,
+        })
+    }
+
+    /// Appends the ids of a piece.
+    pub(super) fn encode(&self, piece: &str, ids: &mut Vec<u32>) {
+        if self.whole
+            && let Some(id) = self.tokens.get(piece)
+        {
+            ids.push(*id);
+            return;
+        }
+        let token = |text: &str| self.tokens.get(text).copied();
+        let chars = piece.char_indices().map(|(at, c)| {
+            let len = c.len_utf8();
+            (len, token(&piece[at..at + len]).unwrap_or(NONE))
+        });
+        let rule = |l: Part, r: Part| match &self.rule {
+            Rule::Pairs(pairs) => pairs.get(&(l.token, r.token)).copied(),
+            Rule::Scores(order) => {
+                let token = token(&piece[l.start..r.end])?;
+                let order = *order.get(token as usize)?;
+                Some(Made { order, token })
             }
-            for byte in piece.bytes() {
-                ids.extend(self.bytes[usize::from(byte)].or(self.unknown));
+        };
+        let mut fused = false;
+        for part in merge(chars, rule, |_, _, _| ()) {
+            if part.token == NONE {
+                self.fallback
+                    .encode(&piece[part.start..part.end], &mut fused, ids);
+            } else {
+                ids.push(part.token);
+                fused = false;
             }
         }
     }
+}
+
+/// What each listed pair makes.
+fn pairs(
+    spec: &TokenizerSpec,
+    tokens: &FxHashMap<String, u32>,
+    control: &[bool],
+) -> Result<FxHashMap<(u32, u32), Made>> {
+    let written = |id: u32| spec.tokens.get(id as usize).map_or("", String::as_str);
+    let marked = spec.tokens.iter().zip(control);
+    let controls: FxHashSet<&str> = marked
+        .filter(|(_, control)| **control)
+        .map(|(text, _)| text.as_str())
+        .collect();
+    let mut pairs = FxHashMap::default();
+    for (&(left, right), order) in spec.merges.iter().zip(0u32..) {
+        let (left, right) = (written(left), written(right));
+        let made = [left, right].concat();
+        let of = |text: &str| tokens.get(text).copied();
+        if let (Some(left), Some(right), Some(token)) = (of(left), of(right), of(&made)) {
+            pairs.entry((left, right)).or_insert(Made { order, token });
+        } else if ![left, right, &made]
+            .iter()
+            .any(|text| controls.contains(text))
+        {
+            let (left, right) = (shown(left), shown(right));
+            return Err(unusable(format!(
+                "it merges `{left} {right}`, which is no token"
+            )));
+        }
+    }
+    Ok(pairs)
+}
+
+/// The place of each score among all, the best first; equal ones share it.
+fn order(scores: &[f32]) -> Vec<u32> {
+    let mut sorted: Vec<f32> = scores.to_vec();
+    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+    sorted.dedup_by(|a, b| a.total_cmp(b).is_eq());
+    let place = |score: &f32| sorted.partition_point(|other| other.total_cmp(score).is_gt());
+    scores.iter().map(|score| place(score) as u32).collect()
 }

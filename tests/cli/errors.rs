@@ -35,7 +35,7 @@ fn a_file_that_is_no_model() {
         (&header, "damaged: fetch it again"),
         (&flipped, "damaged: fetch it again"),
         (&empty, "is empty"),
-        (folder, "is not a file"),
+        (folder, "has no config.json"),
         ("./missing.gguf", "No such file"),
         ("missing.gguf", "No such file"),
     ] {

@@ -28,7 +28,7 @@ const TOKEN: u32 = 3 + 'a' as u32;
 /// Makes the model say `a` at every step.
 const A: &str = "100=10000";
 /// Every command.
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "run",
     "chat",
     "pull",
@@ -37,6 +37,7 @@ const COMMANDS: [&str; 10] = [
     "devices",
     "inspect",
     "tokenize",
+    "quantize",
     "perplexity",
     "bench",
 ];
@@ -164,6 +165,7 @@ fn every_help_has_examples() {
         &["devices"],
         &["inspect"],
         &["tokenize"],
+        &["quantize"],
         &["perplexity"],
         &["bench"],
     ] {
@@ -203,6 +205,8 @@ fn misuse_is_exit_code_2() {
         &["inspect"],
         &["perplexity"],
         &["tokenize", "--tokenizer", "nosuch", "hi"],
+        &["quantize", "a.gguf", "b.gguf"],
+        &["quantize", "a.gguf", "b.gguf", "--type", "q9"],
         &["bench", "-o", "xml"],
         &["bench", "-r", "0"],
     ];

@@ -9,6 +9,7 @@
 )]
 
 pub mod tiny;
+pub mod vocabularies;
 
 use std::path::PathBuf;
 

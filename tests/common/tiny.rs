@@ -38,6 +38,11 @@ impl Gguf {
         self.meta.extend(v.to_le_bytes());
     }
 
+    pub fn bool(&mut self, key: &str, v: bool) {
+        self.key(key, 7);
+        self.meta.push(v.into());
+    }
+
     pub fn str(&mut self, key: &str, v: &str) {
         self.key(key, 8);
         string(&mut self.meta, v);
@@ -71,6 +76,11 @@ impl Gguf {
     }
 
     /// A tensor; `shape` is row-major.
+    pub fn u8s(&mut self, key: &str, v: &[u8]) {
+        self.array(key, 0, v.len());
+        self.meta.extend(v);
+    }
+
     pub fn tensor(&mut self, name: &str, shape: &[usize], dtype: DType, data: Vec<u8>) {
         let dims = shape.iter().rev().map(|d| *d as u64).collect();
         self.tensors.push((name.into(), dims, dtype, data));

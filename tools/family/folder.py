@@ -46,21 +46,20 @@ def write(family, folder):
     model = empty(family)
     weights.randomise(model, family, generator)
     stored = quantise(family, model, generator)
-    replaced = {name.removesuffix("_blocks").removesuffix("_scales") for name in stored}
+    replaced = {in_memory(name) for name in stored}
     weights.round_to(model, dtype, replaced)
     if family.pooling is None:
         set_spread(family, model)
         weights.round_to(model, dtype, replaced)
     save(family, model, stored, dtype, folder)
     vocabulary = family.vocabulary()
-    assert len(vocabulary.tokens) == tokens.SIZE == family.config["vocab_size"], family.name
+    assert len(vocabulary.tokens) == tokens.SIZE == family.text["vocab_size"], family.name
     tokens.write(vocabulary, folder, family.chat, family.chat_file)
     text(folder / "config.json", family.config)
     if family.pooling is None:
-        ends = family.config["eos_token_id"]
         text(folder / "generation_config.json", {
-            "bos_token_id": family.config.get("bos_token_id", vocabulary.bos), "do_sample": True,
-            "eos_token_id": ends if isinstance(ends, list) else [ends], "temperature": 0.6, "top_p": 0.9,
+            "bos_token_id": family.text.get("bos_token_id", vocabulary.bos), "do_sample": True, "eos_token_id": family.eos,
+            "temperature": 0.6, "top_p": 0.9,
             "transformers_version": family.config.get("transformers_version", transformers.__version__),
         })
 
@@ -73,19 +72,28 @@ def text(path, value):
 def set_spread(family, model):
     """Brings the logits to the family's deviation: neither flat nor saturated."""
     ids = torch.randint(0, tokens.SIZE, (1, 64), generator=torch.Generator().manual_seed(1))
-    cap = getattr(model.config, "final_logit_softcapping", None)
+    config = model.config.get_text_config()
+    cap = getattr(config, "final_logit_softcapping", None)
     if cap:
-        model.config.final_logit_softcapping = None
+        config.final_logit_softcapping = None
     logits = model(ids, use_cache=False).logits
     if cap:
-        model.config.final_logit_softcapping = cap
+        config.final_logit_softcapping = cap
     gain, scale = weights.final_norm(model), family.spread / logits.std()
     # Gemma's norms multiply by one more than their weight.
     one = 1.0 if "gemma" in family.config["model_type"] else 0.0
     gain.copy_((gain + one) * scale - one)
 
 
-PROJECTION = r"layers\.\d+\..*(q|k|v|o|gate|up|down)_proj\.weight$"
+def in_memory(name):
+    """transformers' name of the parameter that a stored tensor belongs to."""
+    name = name.removesuffix("_blocks").removesuffix("_scales")
+    if name.startswith("language_model.model."):
+        return name.replace("language_model.model.", "model.language_model.")
+    return f"model.{name}" if name.startswith(("vision_tower.", "multi_modal_projector.")) else name
+
+
+PROJECTION = r"(?<!transformer\.)layers\.\d+\..*(q|k|v|o|gate|up|down)_proj\.weight$"
 
 
 @torch.no_grad()
@@ -104,17 +112,22 @@ def quantise(family, model, generator):
         for name, p in parameters.items():
             if not re.search(PROJECTION, name):
                 continue
-            block = {"fp8": (128, 128), "fp8-tensor": None, "fp8-channel": (1, p.shape[1])}[family.quantised]
+            block = {"fp8": (128, 128), "fp8-channel": (1, p.shape[1])}.get(family.quantised)
             codes, scales = weights.to_fp8(p, block)
             p.copy_(weights.from_fp8(codes, scales, block))
+            name = name.replace("model.language_model.", "language_model.model.")
             stored[name] = codes
             if family.quantised == "fp8":
                 stored[f"{name}_scale_inv"] = scales.bfloat16()
             elif family.quantised == "fp8-channel":
                 stored[f"{name}_scale"] = scales.bfloat16()
+            elif family.quantised == "fp8-single":
+                stored[f"{name}_scale_inv"] = scales.bfloat16().reshape(())
+                stored[name.replace("weight", "activation_scale")] = torch.tensor(0.02).bfloat16()
             else:
-                stored[f"{name}_scale"] = scales.reshape(())
-                stored[name.replace("weight", "input_scale")] = torch.tensor(0.02)
+                stored[f"{name}_scale"] = scales.bfloat16().reshape(1)
+                # What activations would be divided by; who keeps them in floats needs it not.
+                stored[name.replace("weight", "input_scale")] = torch.tensor([0.02]).bfloat16()
     return stored
 
 
@@ -124,16 +137,16 @@ def dequantise(family, found):
     values = {}
     for name, data in found.items():
         if name.endswith("_blocks"):
-            plain = name.removesuffix("_blocks")
-            values[plain] = weights.from_mxfp4(data, found[f"{plain}_scales"]).transpose(1, 2)
+            scales = found[name.replace("_blocks", "_scales")]
+            values[in_memory(name)] = weights.from_mxfp4(data, scales).transpose(1, 2)
         elif data.dtype == torch.float8_e4m3fn:
             if family.quantised == "fp8":
                 values[name] = weights.from_fp8(data, found[f"{name}_scale_inv"], (128, 128))
             else:
-                scale = found[f"{name}_scale"]
-                values[name] = data.float() * scale.float()
+                scale = found.get(f"{name}_scale", found.get(f"{name}_scale_inv"))
+                values[in_memory(name)] = data.float() * scale.float()
         elif not name.endswith(("_scales", "_scale", "_scale_inv")):
-            values[name] = data.float()
+            values[in_memory(name)] = data.float()
     return values
 
 
@@ -150,8 +163,8 @@ def save(family, model, stored, dtype, folder):
         count = family.config["max_position_embeddings"]
         extra["embeddings.position_ids"] = torch.arange(count)[None]
     if extra:
-        gone = {n.removesuffix("_blocks").removesuffix("_scales") for n in extra}
-        kept = {n: t for n, t in load_file(path).items() if n not in gone}
+        gone = {in_memory(n) for n in extra}
+        kept = {n: t for n, t in load_file(path).items() if in_memory(n) not in gone}
         save_file(kept | extra, path, {"format": "pt"})
     if family.pooling:
         sentence_transformer(family, folder)
@@ -185,7 +198,6 @@ def fill(family, model, folder):
         return model_class(family).from_pretrained(
             folder, config=model.config, dtype=torch.float32, attn_implementation="eager").eval()
     absent, strange = model.load_state_dict(dequantise(family, files(folder)), strict=False)
-    strange = [n for n in strange if not n.endswith("input_scale")]
     if strange or set(absent) - {"lm_head.weight"}:
         raise ValueError(f"{family.name}: absent {absent}, strange {strange}")
     return model.eval()

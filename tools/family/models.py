@@ -52,7 +52,7 @@ class Family:
     lengths: tuple = (40, 200)
     # Bytes in a shard at most.
     shard: int | None = None
-    # How the weights are quantised: "mxfp4", "fp8", "fp8-tensor", "fp8-channel".
+    # How the weights are quantised: "mxfp4", "fp8" by blocks, "fp8-single", "fp8-tensor", "fp8-channel".
     quantised: str | None = None
     # Changes of the configuration that must move the logits, and parameters ("zero PATTERN") without
     # which they must move: the fixture tells them.
@@ -71,6 +71,17 @@ class Family:
     built: str | None = None
     # How far llama.cpp may be off in float32.
     confirmed: float = 1e-3
+
+    @property
+    def text(self):
+        """The configuration of the language model, which those that see nest."""
+        return self.config.get("text_config", self.config)
+
+    @property
+    def eos(self):
+        """The ends of answers."""
+        ends = self.config.get("eos_token_id", self.text.get("eos_token_id"))
+        return ends if isinstance(ends, list) else [ends]
 
 
 def llama(**changes):
@@ -196,6 +207,18 @@ PHI4_LONG = [
     32.6, 32.61, 32.64, 32.66, 32.7, 32.71, 32.93, 32.97, 33.28, 33.49, 33.5, 44.16, 47.77,
 ]
 PHI4_SHORT = [1.0] * 48
+
+def compressed(strategy, activations):
+    """FP8 as compressed-tensors ships it: a scale for each tensor, or for each row of it."""
+    kind = {"num_bits": 8, "symmetric": True, "type": "float"}
+    return {
+        "config_groups": {"group_0": {
+            "input_activations": activations | kind, "targets": ["Linear"],
+            "weights": {"dynamic": False, "strategy": strategy} | kind}},
+        "format": "float-quantized", "ignore": ["lm_head"], "kv_cache_scheme": None,
+        "quant_method": "compressed-tensors", "quantization_status": "compressed",
+    }
+
 
 GRANITE = {
     "architectures": ["GraniteForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
@@ -425,6 +448,29 @@ FAMILIES = [
         tells={"query_pre_attn_scalar": 64},
     ),
     Family(
+        # 4B and larger see: their folders nest the language model beside an encoder of images.
+        "gemma-3-4b",
+        {
+            "architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 255999,
+            "eoi_token_index": 256000, "eos_token_id": [1, 5], "image_token_index": 262144,
+            "initializer_range": 0.02, "mm_tokens_per_image": 4, "model_type": "gemma3",
+            "text_config": {
+                "head_dim": 32, "hidden_size": 96, "intermediate_size": 64, "model_type": "gemma3_text",
+                "num_attention_heads": 3, "num_hidden_layers": 6, "num_key_value_heads": 1,
+                "query_pre_attn_scalar": 32, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+                "sliding_window": 16, "vocab_size": 288,
+            },
+            "torch_dtype": "bfloat16", "transformers_version": "4.50.0.dev0",
+            "vision_config": {
+                "hidden_size": 32, "image_size": 28, "intermediate_size": 32, "model_type": "siglip_vision_model",
+                "num_attention_heads": 2, "num_hidden_layers": 1, "patch_size": 14, "vision_use_head": False,
+            },
+        },
+        lambda: Spm(["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"],
+                    "<bos>", "<eos>", prefix=False),
+        chat=GEMMA, gguf=False,
+    ),
+    Family(
         "mistral-7b-v0.1",
         without(llama(bos_token_id=1, eos_token_id=2, max_position_embeddings=32768, num_hidden_layers=2,
                       rope_theta=10000.0, sliding_window=16, architectures=["MistralForCausalLM"],
@@ -470,22 +516,46 @@ FAMILIES = [
     ),
     Family(
         "llama-fp8-tensor",
-        llama(num_hidden_layers=2, quantization_config={
-            "activation_scheme": "static", "ignored_layers": ["lm_head"], "quant_method": "fp8"}),
+        llama(num_hidden_layers=2, quantization_config=compressed("tensor", {"dynamic": False, "strategy": "tensor"})),
         llama_words, quantised="fp8-tensor", gguf=False, chat=LLAMA3,
     ),
     Family(
         "llama-fp8-channel",
-        llama(num_hidden_layers=2, quantization_config={
-            "config_groups": {"group_0": {
-                "input_activations": {"dynamic": True, "num_bits": 8, "strategy": "token", "symmetric": True,
-                                      "type": "float"},
-                "targets": ["Linear"],
-                "weights": {"dynamic": False, "num_bits": 8, "strategy": "channel", "symmetric": True,
-                            "type": "float"}}},
-            "format": "float-quantized", "ignore": ["lm_head"], "kv_cache_scheme": None,
-            "quant_method": "compressed-tensors", "quantization_status": "compressed"}),
+        llama(num_hidden_layers=2, quantization_config=compressed("channel", {"dynamic": True, "strategy": "token"})),
         llama_words, quantised="fp8-channel", gguf=False, chat=LLAMA3,
+    ),
+    Family(
+        # As the Instruct folders are published: nested beside an encoder of images, in FP8.
+        "ministral-3-instruct",
+        {
+            "architectures": ["Mistral3ForConditionalGeneration"], "dtype": "bfloat16", "image_token_index": 10,
+            "model_type": "mistral3", "multimodal_projector_bias": False, "projector_hidden_act": "gelu",
+            "quantization_config": {
+                "activation_scheme": "static", "dequantize": False,
+                "modules_to_not_convert": ["model.vision_tower", "model.multi_modal_projector", "lm_head",
+                                           "model.vision_tower", "model.multi_modal_projector", "lm_head"],
+                "quant_method": "fp8", "weight_block_size": None,
+            },
+            "spatial_merge_size": 2,
+            "text_config": {
+                "attention_dropout": 0.0, "bos_token_id": 280, "eos_token_id": 281, "head_dim": 32,
+                "hidden_act": "silu", "hidden_size": 96, "initializer_range": 0.02, "intermediate_size": 64,
+                "max_position_embeddings": 1024, "model_type": "ministral3", "num_attention_heads": 4,
+                "num_hidden_layers": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-05,
+                "rope_parameters": MINISTRAL_ROPE, "sliding_window": None, "tie_word_embeddings": True,
+                "use_cache": True, "vocab_size": 288,
+            },
+            "tie_word_embeddings": True, "transformers_version": "5.0.0.dev0",
+            "vision_config": {
+                "attention_dropout": 0.0, "head_dim": 16, "hidden_act": "silu", "hidden_size": 32,
+                "image_size": 28, "initializer_range": 0.02, "intermediate_size": 32, "model_type": "pixtral",
+                "num_attention_heads": 2, "num_channels": 3, "num_hidden_layers": 1, "patch_size": 14,
+                "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+            },
+            "vision_feature_layer": -1,
+        },
+        lambda: Bpe("tekken", ["<s>", "</s>", "[INST]", "[/INST]"], "<s>", "</s>", add_bos=True), chat=MISTRAL,
+        quantised="fp8-single", gguf=False,
     ),
     Family(
         "minilm", bert(), WordPiece, dtype="float16", lengths=(3, 17, 40), pooling="mean", confirmed=5e-3,

@@ -133,7 +133,8 @@ def add_paths(llama_cpp):
 
 def plain(family, folder, scratch, kept, data):
     """The family in a float32 GGUF file without what llama.cpp does not do, and the numbers to hold it to."""
-    if not family.peer and not family.quantised:
+    # Some kinds of FP8 are read by the converter, too: one more reader of what is stored.
+    if not family.peer and family.quantised in (None, "fp8", "fp8-channel"):
         source, other = folder, family
     else:
         config = {k: v for k, v in family.config.items() if k != "quantization_config"} | family.peer
@@ -153,3 +154,15 @@ def plain(family, folder, scratch, kept, data):
                 data += logits.tobytes()
     convert(other, source, scratch / "f32.gguf", "float32")
     return kept, data, scratch / "f32.gguf"
+
+
+def apart(path, other):
+    """The names of tensors whose values differ between two GGUF files of other types."""
+    import gguf
+    import numpy as np
+
+    def values(file):
+        return {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(file).tensors}
+
+    one, two = values(path), values(other)
+    return [n for n in one.keys() | two.keys() if n not in one or n not in two or not np.array_equal(one[n], two[n])]

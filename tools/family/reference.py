@@ -134,6 +134,8 @@ def compact(path):
 
 def check(family, folder):
     """How far what transformers computes now is from what is kept."""
+    if json.loads((folder / "config.json").read_text(encoding="utf-8")) != family.config:
+        raise ValueError(f"{family.name}: config.json is not what tools/family/models.py says: make it again")
     kept = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
     data, worst = (folder / "reference.bin").read_bytes(), 0.0
     model = load(family, folder)

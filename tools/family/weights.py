@@ -49,7 +49,7 @@ def round_to(model, dtype, but=()):
 
 def final_norm(model):
     """The norm before the logits: its gain sets their scale."""
-    return model.model.norm.weight
+    return getattr(model.model, "language_model", model.model).norm.weight
 
 
 def random_mxfp4(shape, exponents, generator):

@@ -61,3 +61,15 @@ BYTES: list[bytes] = [
     b"\x80\x80a\xc3(b\xe2(\xa1c\xf0(\x8c\xbc",
     b"end \xf0\x9f\x99",
 ]
+
+# Texts with what the small tokenizers of tools/fixtures/tokenizer_files.py look for.
+MARKED: list[str] = [
+    "<s> a <s>b</s>  <|user|> \n\n c<|end|>\n<|endoftext|> d",
+    "a<tag>b <tag> c<tag><tag>  <left>d   <left>",
+    "x <think>y</think> <tool_call>{}</tool_call>\n\n\n\tz\t\t\t<table>",
+    ">>TITLE<< a>>TITLE<<b >>TITLE<<.",
+    "new york, NEW YORK New Yorkers in New York  [MASK] [CLS][SEP] [PAD]",
+    "\u2581\u2581 \u2581a \u2581\u2581\u2581",
+    "\u1112\u1161\u11ab e\u0323\u0302 fi\u0301 \ufb01\u0301 \u00b2\u00b3\u00b9\u00bc x\u0660\u0661\u0662\u0663",
+    "w" * 120 + " " + "\u5b57" * 3 + "\u00c9cole NA\u00cfVE",
+]

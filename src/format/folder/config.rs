@@ -152,6 +152,14 @@ impl<'a> Config<'a> {
         Ok((self.head_dim()? as f64 * share.unwrap_or(1.0)) as usize)
     }
 
+    /// Rows and columns of FP8 weights that share a scale, where squares do.
+    pub(super) fn fp8_square(&self) -> Vec<usize> {
+        let quantization = self.get("quantization_config");
+        let size = quantization.and_then(|q| q["weight_block_size"].as_array());
+        let sizes = size.into_iter().flatten().filter_map(Json::as_u64);
+        sizes.map(|n| n as usize).collect()
+    }
+
     /// Whether a layer is of a kind, where the file lists kinds.
     fn layers(&self, kind: &str) -> Option<Vec<bool>> {
         let types = self.get("layer_types")?.as_array()?;

@@ -161,7 +161,10 @@ const FAMILIES: &[Family] = &[
 /// # Errors
 /// [`Error::Architecture`] for one we do not read.
 pub(super) fn find(config: &Json) -> Result<&'static Family> {
-    let name = config["model_type"].as_str().unwrap_or("nothing");
+    // Models that are more than text say what their part that is comes from.
+    let names = [&config["text_config"]["model_type"], &config["model_type"]];
+    let name = names.into_iter().find_map(Json::as_str);
+    let name = name.unwrap_or("nothing");
     let family = FAMILIES.iter().find(|f| f.model_type == name);
     family.ok_or_else(|| Error::Architecture {
         name: super::super::gguf::shown(name.as_bytes()),

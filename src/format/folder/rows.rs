@@ -71,6 +71,14 @@ pub(super) enum Convert {
     /// MXFP4 with nibbles in order and scales apart becomes ggml's blocks; scales have a raw row for
     /// each of the codes.
     Mxfp4(Raw),
+    /// FP8 gets a scale for each 32 of a row: that of the matrix, of the row, or of the square of so many rows
+    /// and columns that it is in.
+    Scaled {
+        /// The scales.
+        scales: Raw,
+        /// Rows and columns that share one.
+        square: [usize; 2],
+    },
     /// The raw tensor has inputs as rows: `[experts, inputs, outputs]`.
     Transposed,
 }
@@ -165,6 +173,18 @@ impl Recipe {
                     out.push(*scale);
                     let code = |i: usize| codes[i / 2] >> (i % 2 * 4) & 15;
                     out.extend((0..16).map(|j| code(j) | code(j + 16) << 4));
+                }
+            }
+            Convert::Scaled { scales, square } => {
+                let from = row * self.cols;
+                let codes = raw.bytes(sources, at(from)..at(from + self.cols))?;
+                let across = self.cols.div_ceil(square[1]);
+                for (group, codes) in codes.chunks_exact(32).enumerate() {
+                    let i = (row / square[0]) * across + group * 32 / square[1];
+                    let at = |n: usize| (n * scales.size()) as u64;
+                    let scale = scales.bytes(sources, at(i)..at(i + 1))?;
+                    out.extend(float(scales.dtype, &scale).to_le_bytes());
+                    out.extend_from_slice(codes);
                 }
             }
             Convert::Transposed => {

@@ -49,8 +49,15 @@ const PREFIXES: [&str; 4] = [
     "model.",
 ];
 
-/// What is there and not needed.
-const IDLE: [&str; 2] = ["rotary_emb.inv_freq", "vision"];
+/// What is there and not needed, or not by itself.
+const IDLE: [&str; 6] = [
+    "rotary_emb.inv_freq",
+    "vision",
+    "multi_modal_projector",
+    "weight_scale",
+    "activation_scale",
+    "input_scale",
+];
 
 /// Tensors under way.
 struct Maker<'a> {
@@ -136,7 +143,7 @@ impl Maker<'_> {
             return Ok(true);
         }
         if let Some(part) = part.strip_prefix("mlp.experts.") {
-            return self.experts(layer, part, raw);
+            return Ok(self.experts(layer, part, raw));
         }
         let Some((stem, kind)) = part.rsplit_once('.') else {
             return Ok(false);
@@ -169,7 +176,7 @@ impl Maker<'_> {
     }
 
     /// Experts that are stored together, as gpt-oss's are: gate and up take turns, row by row.
-    fn experts(&mut self, layer: usize, part: &str, raw: &Raw) -> Result<bool> {
+    fn experts(&mut self, layer: usize, part: &str, raw: &Raw) -> bool {
         let (stem, kind) = match part.rsplit_once('_') {
             Some((stem, kind @ ("bias" | "blocks" | "scales"))) => (stem, kind),
             _ => (part, "weight"),
@@ -177,7 +184,7 @@ impl Maker<'_> {
         let (names, step): (&[&str], usize) = match stem {
             "gate_up_proj" => (&["ffn_gate_exps", "ffn_up_exps"], 2),
             "down_proj" => (&["ffn_down_exps"], 1),
-            _ => return Ok(false),
+            _ => return false,
         };
         let count = raw.shape.first().copied().unwrap_or(0);
         for (first, name) in names.iter().enumerate() {
@@ -210,7 +217,7 @@ impl Maker<'_> {
                     let scales = self.raws.iter().find(|(n, _)| n.ends_with(&scales));
                     let Some((_, scales)) = scales.filter(|(_, s)| s.shape[..] == raw.shape[..3])
                     else {
-                        return Ok(false);
+                        return false;
                     };
                     let piece = Piece {
                         raw: raw.clone(),
@@ -226,7 +233,7 @@ impl Maker<'_> {
                 }
                 ("weight", [_, inputs, n]) => {
                     let Some(dtype) = plain(raw.dtype) else {
-                        return Ok(false);
+                        return false;
                     };
                     let piece = Piece {
                         raw: raw.clone(),
@@ -239,16 +246,19 @@ impl Maker<'_> {
                     let name = name("weight");
                     self.add(name, shape, dtype, vec![piece], convert, None, *inputs);
                 }
-                _ => return Ok(false),
+                _ => return false,
             }
         }
-        Ok(true)
+        true
     }
 
     /// A matrix as it is, or with the halves of its heads alternating.
     fn matrix(&mut self, to: &str, from: &str, raw: &Raw, head: Option<usize>) -> Result<()> {
-        let dtype = self.dtype(from, raw)?;
         let cols = raw.shape.last().copied().unwrap_or(1);
+        if raw.dtype == Dtype::F8_E4M3 {
+            return self.eight(to, from, raw, head);
+        }
+        let dtype = self.dtype(from, raw)?;
         // GGUF keeps scores of experts in full.
         let (dtype, convert) = if to.contains("ffn_gate_inp") {
             (DType::F32, Convert::Floats(0.0))
@@ -257,6 +267,55 @@ impl Maker<'_> {
         };
         let (shape, pieces) = (raw.shape.clone(), vec![Piece::whole(raw)]);
         self.add(to.into(), shape, dtype, pieces, convert, head, cols);
+        Ok(())
+    }
+
+    /// A matrix of FP8, whose scales are beside it.
+    fn eight(&mut self, to: &str, from: &str, raw: &Raw, head: Option<usize>) -> Result<()> {
+        let cols = raw.shape.last().copied().unwrap_or(1);
+        let rows = raw.rows();
+        // DeepSeek's name for it, and that of compressed-tensors.
+        let scales = ["_scale_inv", "_scale"];
+        let scales = scales
+            .iter()
+            .find_map(|s| self.raws.get(&format!("{from}{s}")));
+        let found = scales.and_then(|scales| {
+            let squares: Vec<usize> = self.config.fp8_square();
+            let across = |n: usize, square: usize| n.div_ceil(square.max(1));
+            let square = match scales.shape[..] {
+                [] | [1] | [1, 1] => [rows.max(1), cols],
+                [n] | [n, 1] if n == rows => [1, cols],
+                [a, b] if squares.len() == 2 => {
+                    let fits = a == across(rows, squares[0]) && b == across(cols, squares[1]);
+                    [
+                        squares[0],
+                        squares[1]
+                            .is_multiple_of(32)
+                            .then_some(squares[1])
+                            .filter(|_| fits)?,
+                    ]
+                }
+                _ => return None,
+            };
+            plain(scales.dtype)?;
+            Some((scales.clone(), square))
+        });
+        let Some((scales, square)) = found.filter(|_| cols.is_multiple_of(32)) else {
+            let name = super::super::gguf::shown(from.as_bytes());
+            let reason = format!("tensor `{name}` is FP8 without scales that fit it");
+            return Err(problem(self.folder, FileProblem::Safetensors { reason }));
+        };
+        let convert = Convert::Scaled { scales, square };
+        let (shape, pieces) = (raw.shape.clone(), vec![Piece::whole(raw)]);
+        self.add(
+            to.into(),
+            shape,
+            DType::F8_E4M3,
+            pieces,
+            convert,
+            head,
+            cols,
+        );
         Ok(())
     }
 

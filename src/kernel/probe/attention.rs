@@ -60,8 +60,9 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         (0, split) if split > 0 => split + 40,
         _ => 90,
     };
+    let ring = r.u("cache", "RING");
     let reach = reach.max(if window > 0 {
-        (window + 40).min(700)
+        (window + 40).min(700).max(ring * PAGE + 100)
     } else {
         0
     });
@@ -70,7 +71,11 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
     let pos = if a.causal { random.below(reach) } else { 0 };
     let live = 1 + random.below(rows);
     let positions = pos + rows;
-    let stride = positions.div_ceil(PAGE) + 1;
+    let stride = if ring > 0 {
+        ring
+    } else {
+        positions.div_ceil(PAGE) + 1
+    };
     let slots = 2;
     let pages = slots * stride + 1;
     let slot = random.below(slots);
@@ -79,16 +84,17 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         order.swap(i, random.below(i + 1));
     }
     order.truncate(slots * stride);
-    let values_at = pages * PAGE * kv * hd;
+    let values_at = PAGE * kv * hd;
     let at = |p: usize, head: usize| {
-        let page = order[slot * stride + p / PAGE] as usize;
-        ((page * kv + head) * PAGE + p % PAGE) * hd
+        let page = order[slot * stride + p / PAGE % stride] as usize;
+        ((page * 2 * kv + head) * PAGE + p % PAGE) * hd
     };
 
-    // The cache before: everything poisoned but the positions that are there.
+    // The cache before: everything poisoned but the positions that are there; in a ring the newest are, and what
+    // was written last stands where a position belongs.
     let cached = if appends { pos } else { pos + live };
     let (mut keys, mut values) = (Vec::new(), Vec::new());
-    let mut cache = vec![f32::NAN; 2 * values_at];
+    let mut cache = vec![f32::NAN; pages * 2 * values_at];
     for p in 0..cached {
         for head in 0..kv {
             for (to, store) in [(0, &mut keys), (values_at, &mut values)] {
@@ -149,11 +155,11 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
     }
     let mut buffers = vec![
         (Resource::Step, step(rows, live, pos, slot)),
-        (Resource::Pages, order.clone()),
+        (Resource::Pages(ring), order.clone()),
         (kv_resource, if half { pack(&cache) } else { words(&cache) }),
     ];
     let scale = Const::F(a.scale);
-    let page = [u(stride), u(values_at / 4)];
+    let page = [u(stride)];
     let unit = if lanes { 4 } else { 1 };
     let [q_gain, k_gain] = gains.map(|g| u(g / unit));
     let eps = Const::F(EPS);
@@ -223,7 +229,7 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         ),
     };
     if has_head && turns {
-        let table = rope.table(positions);
+        let table = rope.table(0..positions);
         buffers.push((Resource::Rope(0), words(table.as_flattened())));
     }
     buffers.push((Resource::Vectors, words(&vectors)));
@@ -246,20 +252,33 @@ pub(super) fn combine(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> 
         1 + random.below(5),
         4 * (1 + random.below(20)),
     );
+    let (split, window) = (r.u("", "SPLIT"), r.u("", "WINDOW"));
+    // Where the first token stands: as many parts as there are, or fewer.
+    let most = if window > 0 {
+        2 * window
+    } else {
+        splits * split
+    };
+    let pos = random.below(most + 1 - tokens) / (1 + random.below(splits));
+    let used = |t: usize| {
+        let seen = if window > 0 {
+            (pos + t + 1).min(window)
+        } else {
+            pos + t + 1
+        };
+        seen.div_ceil(split)
+    };
     let mut parts = normals(random, tokens * heads * splits * (hd + 4));
     let mut y = Vec::new();
-    for head in parts.chunks_exact_mut(splits * (hd + 4)) {
-        let used = 1 + random.below(splits);
+    for (i, head) in parts.chunks_exact_mut(splits * (hd + 4)).enumerate() {
+        let used = used(i / heads);
         for (s, part) in head.chunks_exact_mut(hd + 4).enumerate() {
-            // An unused part has left its sums as they were.
-            part[hd + 1] = if s < used {
-                part[hd + 1].abs() + 0.1
+            // An unused part is as it was.
+            if s < used {
+                part[hd + 1] = part[hd + 1].abs() + 0.1;
+                part[hd] *= 3.0;
             } else {
-                0.0
-            };
-            part[hd] = if s < used { part[hd] * 3.0 } else { -1e30 };
-            if s >= used {
-                part[..hd].fill(f32::NAN);
+                part.fill(f32::NAN);
             }
         }
         let live: Vec<_> = head.chunks_exact(hd + 4).take(used).collect();
@@ -274,6 +293,7 @@ pub(super) fn combine(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> 
     let buffers = vec![
         (dispatch.bindings[0].0, words(&parts)),
         (to, poison(tokens * heads * hd + 4)),
+        (Resource::Step, step(tokens, tokens, pos, 0)),
     ];
     let grid = [(heads * hd / 4).div_ceil(r.u("", "WG")), tokens, 1];
     done(

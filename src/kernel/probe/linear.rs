@@ -124,7 +124,7 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
 }
 
 /// What an output module makes of `y`, at elements `first` on; `biases` are of its rows, over and over.
-fn finish(
+pub(super) fn finish(
     r: &Reader<'_>,
     random: &mut Rng,
     buffers: &mut Vec<(Resource, Vec<u32>)>,
@@ -264,7 +264,7 @@ pub(super) fn quantize(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) ->
 
 /// x in eight bits as `shaders/lib/eight.wgsl` has it: codes, scales as (step, sum of the codes) of
 /// each 16, and what they stand for.
-fn eight(x: &[f64]) -> (Vec<i8>, Vec<[f64; 2]>, Vec<f64>) {
+pub(super) fn eight(x: &[f64]) -> (Vec<i8>, Vec<[f64; 2]>, Vec<f64>) {
     let (mut codes, mut scales, mut values) = (Vec::new(), Vec::new(), Vec::new());
     for half in x.chunks_exact(16) {
         let top = half.iter().fold(0f64, |top, v| top.max(v.abs()));
@@ -278,7 +278,7 @@ fn eight(x: &[f64]) -> (Vec<i8>, Vec<[f64; 2]>, Vec<f64>) {
 }
 
 /// What a product of `x` `[k]` with random rows `w` `[rows, k]` comes to, as a rule.
-fn usual(x: &[f64], w: &[f32]) -> f64 {
+pub(super) fn usual(x: &[f64], w: &[f32]) -> f64 {
     let squares = |sum: f64, v: f64| sum + v * v;
     let rows = w.len() / x.len();
     let x2 = x.iter().copied().fold(0.0, squares);

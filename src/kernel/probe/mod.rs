@@ -13,6 +13,8 @@ use crate::shader::Const;
 use crate::tensor::DType;
 
 mod attention;
+mod encode;
+mod experts;
 mod linear;
 mod pointwise;
 
@@ -26,7 +28,24 @@ pub struct Probe {
     /// What must stand in some of them afterwards: (buffer, first element, values). Every other
     /// word of a buffer it may write must be as it was.
     pub expect: Vec<Expected>,
+    /// Rows of planes that must stand in a buffer, for kernels that make weights.
+    pub rows: Option<Rows>,
     /// Largest error allowed, as a share of the largest expected magnitude.
+    pub tolerance: f64,
+}
+
+/// The last rows of a weight in its planes; every other word must be as it was.
+#[derive(Debug)]
+pub struct Rows {
+    /// The buffer.
+    pub resource: Resource,
+    /// How the weight lies there.
+    pub layout: Layout,
+    /// The first of the rows.
+    pub first: usize,
+    /// What they stand for.
+    pub values: Vec<f32>,
+    /// How far all of them may be from that, as a share of their norm.
     pub tolerance: f64,
 }
 
@@ -55,13 +74,15 @@ pub enum Kind {
     Half,
     /// Signed bytes, four to a word.
     Byte,
+    /// An unsigned word.
+    Word,
 }
 
 impl Kind {
     /// Values in a word.
     pub fn per_word(self) -> usize {
         match self {
-            Self::Float => 1,
+            Self::Float | Self::Word => 1,
             Self::Half => 2,
             Self::Byte => 4,
         }
@@ -72,6 +93,7 @@ impl Kind {
         let word = *words.get(i / self.per_word())?;
         Some(match self {
             Self::Float => f64::from(f32::from_bits(word)),
+            Self::Word => f64::from(word),
             Self::Half => half::f16::from_bits((word >> (16 * (i % 2))) as u16).to_f64(),
             Self::Byte => f64::from((word >> (8 * (i % 4))) as i8),
         })
@@ -220,6 +242,7 @@ fn done(
         dispatch,
         buffers,
         expect,
+        rows: None,
         tolerance: 2e-5,
     }
 }
@@ -242,7 +265,15 @@ pub fn probe(dispatch: &Dispatch, seed: u64) -> Probe {
     match dispatch.kernel.name {
         "matvec" | "matvec_glu" | "matvec_qkv" => linear::matvec(dispatch, &r, &mut random),
         "quantize" => linear::quantize(dispatch, &r, &mut random),
+        "experts_route" => experts::route(dispatch, &r, &mut random),
+        "experts_sort" => experts::sort(dispatch, &r, &mut random),
+        "experts_sum" => experts::sum(dispatch, &r, &mut random),
+        "experts_glu" | "experts_down" => experts::matvec(dispatch, &r, &mut random),
+        name if name.starts_with("matmul_") && r.module("tokens") == Some("lib/tokens_routed") => {
+            experts::matmul(dispatch, &r, &mut random)
+        }
         name if name.starts_with("matmul_") => linear::matmul(dispatch, &r, &mut random),
+        name if name.starts_with("encode_") => encode::encode(dispatch, &r, &mut random),
         "embed" => pointwise::embed(dispatch, &r, &mut random),
         "rms_norm" | "add_norm" => pointwise::norm(dispatch, &r, &mut random),
         "qk_norm" => pointwise::qk_norm(dispatch, &r, &mut random),

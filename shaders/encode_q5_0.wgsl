@@ -1,0 +1,49 @@
+// encode_q5_0: a weight of another type in Q5_0: d = extreme / -16, q = x / d + 16.
+// bindings  0 params   1 y write u32, planes of Q5_0   then the weight's
+// launch    (ceil(total / 2 / WG), 1, 1) workgroups of WG; an invocation makes two groups of 32 elements
+// requires  groups from an even one on, and up to an even one or y's end
+// why       the scales of two groups share a word
+import package::half::{half_bits};
+import package::fit::{extreme, over};
+import package::source::{read};
+override WG: u32;
+
+struct Params {
+    // Groups of 32 to make, and the first of them among those of y.
+    total: u32,
+    first: u32,
+    // Planes 1 to 3 of the weight and of y, in units of 16 bytes.
+    plane1: u32,
+    plane2: u32,
+    plane3: u32,
+    to1: u32,
+    to2: u32,
+    to3: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> y: array<u32>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if 2u * id.x >= p.total {
+        return;
+    }
+    var scales = 0u;
+    for (var g = 2u * id.x; g < min(2u * id.x + 2u, p.total); g++) {
+        var x = read(g, vec4<u32>(0u, p.plane1, p.plane2, p.plane3));
+        let d = extreme(&x, 0u, 8u) / -16.0;
+        let inverse = over(1.0, d);
+        var fifth = 0u;
+        for (var i = 0u; i < 4u; i++) {
+            let low = vec4<u32>(clamp(x[2u * i] * inverse + 16.5, vec4<f32>(0.0), vec4<f32>(31.0)));
+            let high = vec4<u32>(clamp(x[2u * i + 1u] * inverse + 16.5, vec4<f32>(0.0), vec4<f32>(31.0)));
+            y[(p.first + g) * 4u + i] = pack4xU8(low & vec4<u32>(15u)) | (pack4xU8(high & vec4<u32>(15u)) << 4u);
+            let bits = (low >> vec4<u32>(4u)) | ((high >> vec4<u32>(4u)) << vec4<u32>(4u));
+            fifth |= dot(bits, vec4<u32>(1u, 2u, 4u, 8u)) << (8u * i);
+        }
+        y[p.to1 * 4u + p.first + g] = fifth;
+        scales |= half_bits(d) << (16u * (g & 1u));
+    }
+    y[p.to2 * 4u + p.first / 2u + id.x] = scales;
+}
