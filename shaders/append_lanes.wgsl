@@ -25,17 +25,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         return;
     }
     let base = (wid.y * (H + 2u * KV) + H + wid.x) * (HD / 4u);
+    var to = key_at(row.slot, p.page_stride, row.pos, wid.x % KV) / 2u;
+    var scale = 1.0;
     if wid.x < KV {
-        let scale = head_scale(base, p.eps, lid);
-        let to = key_at(row.slot, p.page_stride, row.pos, wid.x) / 2u;
-        for (var i = lid; i < HD / 8u; i += LANES) {
-            kv_store8(to + i, Eight(head4(base, p.k_gain, scale, 2u * i, row.pos),
-                head4(base, p.k_gain, scale, 2u * i + 1u, row.pos)));
-        }
+        scale = head_scale(base, p.eps, lid);
     } else {
-        let to = (key_at(row.slot, p.page_stride, row.pos, wid.x - KV) + VALUES) / 2u;
-        for (var i = lid; i < HD / 8u; i += LANES) {
-            kv_store8(to + i, Eight(plain4(base + 2u * i), plain4(base + 2u * i + 1u)));
+        to += VALUES / 2u;
+    }
+    for (var n = 0u; n < HD / 8u; n += LANES) {
+        let i = min(n + lid, HD / 8u - 1u);
+        var v = Eight(plain4(base + 2u * i), plain4(base + 2u * i + 1u));
+        if wid.x < KV {
+            v = Eight(head4(base, p.k_gain, scale, 2u * i, row.pos),
+                head4(base, p.k_gain, scale, 2u * i + 1u, row.pos));
         }
+        kv_store8(to + i, v, n + lid < HD / 8u);
     }
 }

@@ -4,12 +4,13 @@
 // bindings  0 params   then those of the head, rope, cache and kv modules, last OUT
 //           OUT write f32 [T, H, HD], or where SPLITS > 1 [T, H, SPLITS, HD + 4]
 // launch    (H, SPLITS, T) workgroups of WG
-// requires  HD % 4 == 0; WG >= HD / 4; every row is the newest token of a sequence of its own
+// requires  HD % 4 == 0; WG >= HD / 4; the cache's blocks divide a head; every row is the newest token of a sequence
+//           of its own
 // why       the newest key is used from registers, so no other dispatch has to put it into the cache first
 import package::head::{load_head, head4, plain4, vector_at};
 import package::sharpen::{sharpened};
 import package::cache::{KV, HD, VALUES, Row, step, key_at};
-import package::kv::{kv_load, kv_store, kv_round};
+import package::kv::{BLOCK, Block, TURNS, kv_load, kv_store, kv_round, kv_turn};
 override WG: u32;
 override H: u32;
 override OUT: u32;
@@ -37,6 +38,7 @@ struct Params {
 
 var<workgroup> q: array<vec4<f32>, HD4>;
 var<workgroup> k_new: array<vec4<f32>, HD4>;
+var<workgroup> v_new: array<vec4<f32>, HD4>;
 var<workgroup> score: array<f32, SPLIT>;
 var<workgroup> partial: array<vec4<f32>, WG>;
 
@@ -63,13 +65,37 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let base = wid.z * (H + 2u * KV) * HD;
 
     load_head(base + h * HD, p.q_gain, p.eps, lid);
-    for (var i = lid; i < HD4; i += WG) {
-        q[i] = head4(i, row.pos) * (p.scale * sharpened(row.pos));
+    for (var i = lid * BLOCK; i < HD4; i += WG * BLOCK) {
+        var v: Block;
+        for (var j = 0u; j < BLOCK; j++) {
+            v[j] = head4(i + j, row.pos) * (p.scale * sharpened(row.pos));
+        }
+        v = kv_turn(v);
+        for (var j = 0u; j < BLOCK; j++) {
+            q[i + j] = v[j];
+        }
     }
     if newest {
         load_head(base + (H + kv_head) * HD, p.k_gain, p.eps, lid);
-        for (var i = lid; i < HD4; i += WG) {
-            k_new[i] = kv_round(head4(i, row.pos));
+        let value = base + (H + KV + kv_head) * HD;
+        for (var i = lid * BLOCK; i < HD4; i += WG * BLOCK) {
+            var k: Block;
+            var v: Block;
+            for (var j = 0u; j < BLOCK; j++) {
+                k[j] = head4(i + j, row.pos);
+                v[j] = plain4(value + 4u * (i + j));
+            }
+            if wid.x % (H / KV) == 0u {
+                let key = key_at(row.slot, p.page_stride, row.pos, kv_head) + i;
+                kv_store(key, k);
+                kv_store(key + VALUES, v);
+            }
+            k = kv_round(k);
+            v = kv_round(v);
+            for (var j = 0u; j < BLOCK; j++) {
+                k_new[i + j] = k[j];
+                v_new[i + j] = v[j];
+            }
         }
     }
     workgroupBarrier();
@@ -119,15 +145,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     // Values: HD / 4 columns by PARTS shares of the positions.
     let column = lid % HD4;
     let cached = count - select(0u, 1u, newest);
-    var v_new = vec4<f32>(0.0);
     var sums = vec4<f32>(0.0);
     if lid < PARTS * HD4 {
         for (var j = lid / HD4; j < cached; j += PARTS) {
             sums += score[j] * kv_load(key_at(row.slot, p.page_stride, first + j, kv_head) + VALUES + column);
         }
         if newest && lid < HD4 {
-            v_new = kv_round(plain4(base + (H + KV + kv_head) * HD + 4u * column));
-            sums += score[count - 1u] * v_new;
+            sums += score[count - 1u] * v_new[column];
         }
     }
     partial[lid] = sums;
@@ -136,15 +160,23 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var i = 1u; i < PARTS; i++) {
             sums += partial[lid + i * HD4];
         }
+    }
+    if TURNS {
+        workgroupBarrier();
+        partial[lid] = sums;
+        workgroupBarrier();
+        var v: Block;
+        for (var j = 0u; j < BLOCK; j++) {
+            v[j] = partial[lid / BLOCK * BLOCK + j];
+        }
+        v = kv_turn(v);
+        sums = v[lid % BLOCK];
+    }
+    if lid < HD4 {
         if SPLITS > 1u {
             out[to + lid] = sums;
         } else {
             out[to + lid] = sums / total;
-        }
-        if newest && h % (H / KV) == 0u {
-            let key = key_at(row.slot, p.page_stride, row.pos, kv_head) + lid;
-            kv_store(key, k_new[lid]);
-            kv_store(key + VALUES, v_new);
         }
     }
     if SPLITS > 1u && lid == 0u {

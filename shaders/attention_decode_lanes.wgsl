@@ -12,7 +12,7 @@
 import package::head::{head4, head_scale, plain4, vector_at};
 import package::sharpen::{sharpened};
 import package::cache::{KV, HD, VALUES, Row, step, key_at};
-import package::kv::{Eight, kv_load8, kv_round8, kv_store8};
+import package::kv::{Eight, kv_load8, kv_round8, kv_store8, kv_turn8};
 import package::reduce::{LANES, highest, sum};
 import package::scores::{all4, capped, dot8, four, largest, weighted};
 override H: u32;
@@ -90,7 +90,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let factor = sharpened(row.pos);
         for (var n = 0u; n < N; n++) {
             let i = n * LANES + lid;
-            let v = head8(at, p.q_gain, scale, min(i, HD8 - 1u), row.pos);
+            let v = kv_turn8(head8(at, p.q_gain, scale, min(i, HD8 - 1u), row.pos), lid);
             let share = select(0.0, factor, i < HD8);
             q[(t * N + n) * LANES + lid] = Eight(v.a * share, v.b * share);
         }
@@ -114,11 +114,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var n = 0u; n < N; n++) {
             let i = n * LANES + lid;
             let k = head8(k_base, p.k_gain, scale, min(i, HD8 - 1u), row.pos);
-            if wid.x % BLOCKS == 0u && i < HD8 {
-                kv_store8(key + i, k);
-                kv_store8(key + VALUES / 2u + i, plain8(v_base, i));
-            }
-            let r = kv_round8(k);
+            let mine = wid.x % BLOCKS == 0u && i < HD8;
+            kv_store8(key + i, k, mine);
+            kv_store8(key + VALUES / 2u + i, plain8(v_base, min(i, HD8 - 1u)), mine);
+            let r = kv_round8(k, lid);
             s += vec4<f32>(dot8(q[n * LANES + lid], r), dot8(q[(N + n) * LANES + lid], r),
                 dot8(q[(2u * N + n) * LANES + lid], r), dot8(q[(3u * N + n) * LANES + lid], r));
         }
@@ -131,7 +130,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var n = 0u; n < N; n++) {
         var v = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
         if newest {
-            v = kv_round8(plain8(v_base, min(n * LANES + lid, HD8 - 1u)));
+            v = kv_round8(plain8(v_base, min(n * LANES + lid, HD8 - 1u)), lid);
         }
         for (var t = 0u; t < heads; t++) {
             acc[(t * N + n) * LANES + lid] = Eight(v.a * share[t], v.b * share[t]);
@@ -208,8 +207,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let share = select(1.0 / totals[t], 1.0, SPLITS > 1u);
         for (var n = 0u; n < N; n++) {
             let column = n * LANES + lid;
+            let s = kv_turn8(acc[(t * N + n) * LANES + lid], lid);
             if column < HD8 {
-                let s = acc[(t * N + n) * LANES + lid];
                 out[at + 2u * column] = s.a * share;
                 out[at + 2u * column + 1u] = s.b * share;
             }

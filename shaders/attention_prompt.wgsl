@@ -7,7 +7,7 @@
 // requires  HD % 4 == 0; rows live from the first on, positions consecutive      accumulates f32
 // why       an invocation makes 4 x 4 scores, then 4 tokens by every eighth vector of the values
 import package::cache::{KV, HD, VALUES, Row, step, key_at, live_rows};
-import package::kv::{kv_load};
+import package::kv::{BLOCK, Block, TURNS, kv_load, kv_turn};
 override H: u32;
 override WINDOW: u32;
 override CAP: f32;
@@ -164,6 +164,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     for (var c = 0u; c < NC; c++) {
         let column = tk + 8u * c;
+        if TURNS {
+            // The eight invocations of a token have a block of the sums.
+            workgroupBarrier();
+            for (var r = 0u; r < 4u; r++) {
+                weight[4u * lid + r] = acc[4u * c + r];
+            }
+            workgroupBarrier();
+            for (var r = 0u; r < 4u; r++) {
+                var v: Block;
+                for (var j = 0u; j < BLOCK; j++) {
+                    v[j] = weight[4u * (tq * 8u + j) + r];
+                }
+                v = kv_turn(v);
+                acc[4u * c + r] = v[tk % BLOCK];
+            }
+        }
         if column < HD4 {
             for (var r = 0u; r < 4u; r++) {
                 if token[r] < t0 + live {

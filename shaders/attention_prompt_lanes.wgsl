@@ -11,7 +11,7 @@
 import package::head::{head4, head_scale, vector_at};
 import package::sharpen::{sharpened};
 import package::cache::{KV, HD, VALUES, Row, step, key_at, live_rows};
-import package::kv::{Eight, kv_load8};
+import package::kv::{Eight, kv_load8, kv_turn8};
 import package::reduce::{LANES, highest, sum};
 import package::scores::{all4, capped, four, largest, weighted};
 override H: u32;
@@ -78,8 +78,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let factor = sharpened(row.pos + t);
         for (var n = 0u; n < N; n++) {
             let i = 2u * min(n * LANES + lid, HD8 - 1u);
-            q[(t * N + n) * LANES + lid] = Eight(head4(base, p.q_gain, scale, i, row.pos + t) * factor,
+            let v = Eight(head4(base, p.q_gain, scale, i, row.pos + t) * factor,
                 head4(base, p.q_gain, scale, i + 1u, row.pos + t) * factor);
+            q[(t * N + n) * LANES + lid] = kv_turn8(v, lid);
         }
     }
     for (var i = 0u; i < 8u * N; i++) {
@@ -202,8 +203,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let total = sum(totals[t], lid);
         for (var n = 0u; n < N; n++) {
             let column = n * LANES + lid;
+            let s = kv_turn8(acc[(t * N + n) * LANES + lid], lid);
             if column < HD8 {
-                let s = acc[(t * N + n) * LANES + lid];
                 let to = ((t0 + t) * H + h) * HD4 + 2u * column;
                 y[to] = s.a / total;
                 y[to + 1u] = s.b / total;

@@ -173,7 +173,8 @@ pub enum Error {
     /// A layer's cache does not fit a binding of the adapter.
     #[error(
         "a context of {context} tokens needs {bytes} bytes of {kv} cache a layer, and this adapter binds {limit} at \
-         most; ask for a context of at most {fits} (--ctx), or for a smaller type (--kv)"
+         most; ask for a context of at most {fits} (--ctx){}",
+        smaller(others)
     )]
     CacheTooLarge {
         /// Tokens of all contexts that were asked for.
@@ -186,6 +187,20 @@ pub enum Error {
         limit: u64,
         /// Tokens of a context that would fit.
         fits: usize,
+        /// Smaller types, and the tokens that would fit in them.
+        others: Vec<(String, usize)>,
+    },
+    /// Heads that do not divide into the blocks of the cache's type.
+    #[error(
+        "a {kv} cache has blocks of {block} elements and this model's heads have {head_dim}; load it with --kv f16"
+    )]
+    CacheBlocks {
+        /// The type.
+        kv: String,
+        /// Elements of a block.
+        block: usize,
+        /// Elements of a head.
+        head_dim: usize,
     },
     /// A tensor whose shape is not what the model's description says.
     #[error(
@@ -468,6 +483,12 @@ fn no_adapter(wanted: Option<&str>, found: &[String]) -> String {
         }
         (None, _) => "no adapter fits; see `omnimini devices`".into(),
     }
+}
+
+fn smaller(others: &[(String, usize)]) -> String {
+    let others = others.iter();
+    let each = others.map(|(kv, tokens)| format!(", or {tokens} with --kv {kv}"));
+    each.collect::<Vec<_>>().concat()
 }
 
 fn prompt_size(tokens: usize, context: usize) -> String {

@@ -156,6 +156,10 @@ const FILES: &[(&str, &str)] = &[
     ("kv/f16_wide", include_str!("../shaders/kv/f16_wide.wgsl")),
     ("kv/f32", include_str!("../shaders/kv/f32.wgsl")),
     ("kv/f32_wide", include_str!("../shaders/kv/f32_wide.wgsl")),
+    ("kv/q4_0", include_str!("../shaders/kv/q4_0.wgsl")),
+    ("kv/q4_0_wide", include_str!("../shaders/kv/q4_0_wide.wgsl")),
+    ("kv/q8_0", include_str!("../shaders/kv/q8_0.wgsl")),
+    ("kv/q8_0_wide", include_str!("../shaders/kv/q8_0_wide.wgsl")),
     ("lib/cache", include_str!("../shaders/lib/cache.wgsl")),
     ("lib/codes", include_str!("../shaders/lib/codes.wgsl")),
     (
@@ -181,6 +185,11 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../shaders/lib/gelu_tanh.wgsl"),
     ),
     ("lib/half", include_str!("../shaders/lib/half.wgsl")),
+    ("lib/hadamard", include_str!("../shaders/lib/hadamard.wgsl")),
+    (
+        "lib/hadamard_lanes",
+        include_str!("../shaders/lib/hadamard_lanes.wgsl"),
+    ),
     ("lib/head", include_str!("../shaders/lib/head.wgsl")),
     (
         "lib/head_lanes",

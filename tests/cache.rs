@@ -5,11 +5,14 @@
 use std::sync::Arc;
 
 use omnimini::Error;
+use omnimini::caps::{DeviceKind, Precision};
 use omnimini::engine::{Engine, Generation, LoadOptions, Sampling, Sequence};
 use omnimini::format::Checkpoint;
-use omnimini::graph::reference::evaluate;
+use omnimini::gpu::DeviceOptions;
+use omnimini::graph::reference::{evaluate, evaluate_rounded};
 use omnimini::kernel::attention::{KvType, PAGE};
 use omnimini::model::{Description, Head};
+use omnimini::tensor::DType;
 use pollster::block_on;
 
 mod common;
@@ -226,6 +229,119 @@ fn a_cache_that_cannot_grow_is_an_error_and_the_conversation_goes_on() {
         drop(generation);
         assert_eq!(sequence.cached(), tokens);
     }
+}
+
+/// The largest error, in nats, of the ten best log-probabilities of some steps after `n` tokens, with
+/// a cache of this type: of an engine against f64 arithmetic with a cache that rounds the same.
+fn rounded(tiny: &Tiny, device: DeviceOptions, kv: KvType, n: usize) -> f64 {
+    let checkpoint = Checkpoint::from_bytes(tiny.gguf(3)).unwrap();
+    let options = LoadOptions {
+        device,
+        kv,
+        ..context(1024)
+    };
+    let engine = block_on(Engine::load(&checkpoint, &options, &mut |_, _| {})).unwrap();
+    let graph = Description::new(&checkpoint).unwrap();
+    let graph = graph.graph(&checkpoint, Head::Last, 4096).unwrap();
+    let floats = Floats::new(&checkpoint);
+    let mut tokens = prompt(n, 4);
+    let mut sequence = Sequence::new(&engine).unwrap();
+    let mut generation = sequence
+        .generate(&tokens, &sampling(4), &[], Some(10))
+        .unwrap();
+    let mut worst = 0f64;
+    while let Some(step) = generation.next().unwrap() {
+        let round = |head: &mut [f64]| kv.round(head);
+        let logits = evaluate_rounded(&graph, &floats, &tokens, &round);
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let norm = top + logits.iter().map(|l| (l - top).exp()).sum::<f64>().ln();
+        for (id, l) in step.logprob.unwrap().top {
+            worst = worst.max((logits[id as usize] - norm - f64::from(l)).abs());
+        }
+        tokens.push(step.token);
+    }
+    worst
+}
+
+#[test]
+fn caches_of_every_type_agree_with_the_reference() {
+    let gpu = DeviceOptions {
+        kind: Some(DeviceKind::Discrete),
+        precision: Precision::F32,
+        ..common::options()
+    };
+    for tiny in [&LLAMA, &GEMMA] {
+        for device in [&common::options(), &gpu] {
+            for kv in KvType::ALL {
+                let worst = rounded(tiny, device.clone(), kv, 70);
+                println!("{} {kv}: {worst:.1e} nats", tiny.arch);
+                // An element between two codes may be rounded either way: a step of one of many.
+                let limit = match kv {
+                    KvType::F32 => 2e-4,
+                    KvType::F16 | KvType::Q8_0 => 1e-2,
+                    KvType::Q4_0 => 3e-2,
+                };
+                assert!(worst < limit, "{} {kv}: {worst} nats", tiny.arch);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_no_binding_holds_is_refused_with_what_would_fit() {
+    let strict = DeviceOptions {
+        strict_webgpu: true,
+        ..common::options()
+    };
+    let tiny = Tiny {
+        heads: 8,
+        kv_heads: 8,
+        head_dim: 128,
+        layers: 1,
+        ..LLAMA
+    };
+    let checkpoint = Checkpoint::from_bytes(tiny.gguf(1)).unwrap();
+    let load = |context: usize, kv: KvType| {
+        let options = LoadOptions {
+            device: strict.clone(),
+            context: Some(context),
+            stretch: true,
+            kv,
+            ..LoadOptions::default()
+        };
+        block_on(Engine::load(&checkpoint, &options, &mut |_, _| {}))
+    };
+    let e = load(131_072, KvType::F16).unwrap_err();
+    println!("{e}");
+    let Error::CacheTooLarge {
+        fits, ref others, ..
+    } = e
+    else {
+        panic!("{e}");
+    };
+    // 128 MiB: 4096 bytes a position in halves.
+    assert_eq!(fits, 32_768);
+    assert_eq!(others[0], ("q8_0".into(), 58_240));
+    assert_eq!(others[1], ("q4_0".into(), 104_832));
+    // What it says is so.
+    assert_eq!(load(fits, KvType::F16).unwrap().context(), fits);
+    load(fits + 1, KvType::F16).unwrap_err();
+    load(others[1].1, KvType::Q4_0).unwrap();
+    // Heads of forty have no blocks of 32.
+    let tiny = Tiny {
+        head_dim: 40,
+        types: &[DType::Q8_0],
+        ..LLAMA
+    };
+    let checkpoint = Checkpoint::from_bytes(tiny.gguf(1)).unwrap();
+    let options = LoadOptions {
+        device: common::options(),
+        kv: KvType::Q8_0,
+        ..LoadOptions::default()
+    };
+    let e = block_on(Engine::load(&checkpoint, &options, &mut |_, _| {})).unwrap_err();
+    println!("{e}");
+    assert!(matches!(e, Error::CacheBlocks { head_dim: 40, .. }), "{e}");
 }
 
 #[test]

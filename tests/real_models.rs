@@ -9,6 +9,7 @@ use omnimini::Model;
 use omnimini::caps::{DeviceKind, Precision};
 use omnimini::engine::{LoadOptions, Sampling, Sequence};
 use omnimini::gpu::DeviceOptions;
+use omnimini::kernel::attention::KvType;
 use omnimini::text::Specials;
 use pollster::block_on;
 use serde_json::Value;
@@ -32,8 +33,12 @@ fn ids(v: &Value) -> Vec<u32> {
         .collect()
 }
 
-/// Loads a model, or says that it is skipped.
 fn load(name: &str, context: usize, device: DeviceOptions) -> Option<Model> {
+    load_with(name, context, device, KvType::F16)
+}
+
+/// Loads a model, or says that it is skipped.
+fn load_with(name: &str, context: usize, device: DeviceOptions, kv: KvType) -> Option<Model> {
     let Some(file) = model_file(name) else {
         println!("skipped: {name} is not here; `omnimini pull {name}` fetches it");
         return None;
@@ -41,6 +46,7 @@ fn load(name: &str, context: usize, device: DeviceOptions) -> Option<Model> {
     let options = LoadOptions {
         device,
         context: Some(context),
+        kv,
         ..LoadOptions::default()
     };
     Some(Model::load(file, &options).unwrap())
@@ -131,15 +137,13 @@ fn greedy_holds(model: &Model, fixture: &Value, longest: usize) {
     assert!(equal > 100);
 }
 
-/// Perplexity over some windows of a long text, within `limit` of float32's, as a share.
+/// Perplexity over some windows of a long text, as a share of float32's.
 ///
 /// These are the first of the fixture's windows: the program's own command scores them all.
-fn perplexity_holds(name: &str, device: DeviceOptions, windows: usize, limit: f64) {
+fn perplexity(name: &str, device: DeviceOptions, kv: KvType, windows: usize) -> Option<f64> {
     let truth = &fixture(name)["perplexity"];
     let n = truth["context"].as_u64().unwrap() as usize;
-    let Some(model) = load(name, n, device) else {
-        return;
-    };
+    let model = load_with(name, n, device, kv)?;
     let path = format!(
         "{}/tests/fixtures/reference/text.txt",
         env!("CARGO_MANIFEST_DIR")
@@ -161,8 +165,15 @@ fn perplexity_holds(name: &str, device: DeviceOptions, windows: usize, limit: f6
         count += scores.len();
     }
     let ratio = ((ours - theirs) / count as f64).exp();
-    println!("{name}: perplexity is {ratio:.6} of float32's over {count} tokens");
-    assert!((ratio - 1.0).abs() < limit, "{ratio}");
+    println!("{name}, {kv}: perplexity is {ratio:.6} of float32's over {count} tokens");
+    Some(ratio)
+}
+
+/// The same, within `limit`.
+fn perplexity_holds(name: &str, device: DeviceOptions, windows: usize, limit: f64) {
+    if let Some(ratio) = perplexity(name, device, KvType::F16, windows) {
+        assert!((ratio - 1.0).abs() < limit, "{ratio}");
+    }
 }
 
 const SMOLLM2: &str = "smollm2-135m-instruct";
@@ -197,6 +208,23 @@ fn gemma_holds_to_float32() {
 fn both_predict_as_float32_does() {
     perplexity_holds(SMOLLM2, common::options(), 2, 0.002);
     perplexity_holds(GEMMA, common::options(), 2, 0.002);
+}
+
+/// A cache in blocks against one in halves.
+#[test]
+fn small_caches_predict_nearly_as_well() {
+    // Four bits are few for models as small as these; of the second, one key head serves a layer.
+    for (name, limits) in [(SMOLLM2, [0.002, 0.05]), (GEMMA, [0.005, 0.2])] {
+        let of = |kv| perplexity(name, common::options(), kv, 2);
+        let Some(halves) = of(KvType::F16) else {
+            continue;
+        };
+        for (kv, limit) in [KvType::Q8_0, KvType::Q4_0].into_iter().zip(limits) {
+            let ratio = of(kv).unwrap() / halves;
+            println!("{name}: {kv} is {:+.3}% of f16", 100.0 * (ratio - 1.0));
+            assert!(ratio - 1.0 < limit, "{kv}: {ratio}");
+        }
+    }
 }
 
 /// Short prompts alone: a software driver takes its time over a GPU's kernels.

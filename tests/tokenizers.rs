@@ -354,3 +354,50 @@ fn words_are_read_as_they_are_written() {
         assert_eq!(tokenizer.decode(&ids), text.as_bytes(), "{name}");
     }
 }
+
+/// The tiny models of every family, from both containers: the ids of Hugging Face's library.
+#[test]
+fn families_give_their_makers_ids() {
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+    let mut seen = 0;
+    for folder in families.read_dir().unwrap() {
+        let folder = folder.unwrap().path();
+        let Ok(reference) = std::fs::read(folder.join("reference.json")) else {
+            continue;
+        };
+        let reference: Value = serde_json::from_slice(&reference).unwrap();
+        let Some(texts) = reference["texts"].as_array() else {
+            continue;
+        };
+        let read = |name: &str| std::fs::read(folder.join(name)).ok();
+        let (json, config) = (read("tokenizer.json"), read("tokenizer_config.json"));
+        let files = FolderFiles {
+            tokenizer: json.as_deref(),
+            tokenizer_config: config.as_deref(),
+            ..FolderFiles::default()
+        };
+        let spec = TokenizerSpec::from_folder(&files).unwrap();
+        let written = rewritten(&spec).unwrap();
+        let gguf = folder.join("model.gguf");
+        let gguf = gguf.exists().then(|| from_gguf(&gguf));
+        let folder = folder.file_name().unwrap().to_string_lossy();
+        let forms = [
+            ("folder", Some(Tokenizer::new(spec).unwrap())),
+            ("written", Some(written)),
+            ("gguf", gguf),
+        ];
+        for (form, tokenizer) in forms {
+            let Some(tokenizer) = tokenizer else {
+                continue;
+            };
+            for row in texts {
+                let text = row["text"].as_str().unwrap();
+                let got = tokenizer.encode_text(text, Specials::AsText);
+                let want: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
+                assert_eq!(got, want, "{folder}, {form}: {text:?}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 200);
+}

@@ -1,5 +1,7 @@
 // The cache in half precision, eight halves an item. Interface of every *_wide file: items of eight elements,
-// `kv_load8(i)`, `kv_store8(i, v)` and `kv_round8(v)`, what a stored v comes back as.
+// `kv_load8(i)`, `kv_store8(i, v, mine)`, which stores where `mine`, `kv_round8(v, lane)`, what a stored v is read
+// as, and `kv_turn8(v, lane)`, see f16.wgsl. All lanes call the last three together, each with the item after the last
+// lane's.
 override BINDING: u32;
 @group(0) @binding(BINDING) var<storage, read_write> kv: array<vec4<u32>>;
 
@@ -21,10 +23,16 @@ fn kv_load8(i: u32) -> Eight {
     return halves(kv[i]);
 }
 
-fn kv_store8(i: u32, v: Eight) {
-    kv[i] = packed(v);
+fn kv_store8(i: u32, v: Eight, mine: bool) {
+    if mine {
+        kv[i] = packed(v);
+    }
 }
 
-fn kv_round8(v: Eight) -> Eight {
+fn kv_round8(v: Eight, lane: u32) -> Eight {
     return halves(packed(v));
+}
+
+fn kv_turn8(v: Eight, lane: u32) -> Eight {
+    return v;
 }

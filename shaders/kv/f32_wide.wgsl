@@ -11,11 +11,17 @@ fn kv_load8(i: u32) -> Eight {
     return Eight(kv[2u * i], kv[2u * i + 1u]);
 }
 
-fn kv_store8(i: u32, v: Eight) {
-    kv[2u * i] = v.a;
-    kv[2u * i + 1u] = v.b;
+fn kv_store8(i: u32, v: Eight, mine: bool) {
+    if mine {
+        kv[2u * i] = v.a;
+        kv[2u * i + 1u] = v.b;
+    }
 }
 
-fn kv_round8(v: Eight) -> Eight {
+fn kv_round8(v: Eight, lane: u32) -> Eight {
+    return v;
+}
+
+fn kv_turn8(v: Eight, lane: u32) -> Eight {
     return v;
 }

@@ -88,9 +88,9 @@ struct DeviceArgs {
     /// The adapter: a number of `omnimini devices`, or a part of its name.
     #[arg(long, env = "OMNIMINI_ADAPTER")]
     adapter: Option<String>,
-    /// Element type of the KV cache.
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = ["f16", "f32"])]
-    kv: String,
+    /// Element type of the KV cache: f32, f16, q8_0 (nine bits an element) or q4_0 (five).
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    kv: KvType,
     /// What activations may be rounded to in products: auto takes f16 on GPUs that have it; int8 is
     /// fast on some and never chosen by itself.
     #[arg(
@@ -127,11 +127,7 @@ impl DeviceArgs {
                 ..DeviceOptions::default()
             },
             context,
-            kv: if self.kv == "f32" {
-                KvType::F32
-            } else {
-                KvType::F16
-            },
+            kv: self.kv,
             quant: self.quant,
             ..LoadOptions::default()
         }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffers, Gpu};
 use crate::graph::Graph;
 use crate::kernel::Resource;
-use crate::kernel::attention::{KvShape, PAGE};
+use crate::kernel::kv::{BLOCK, KvShape, KvType, PAGE};
 
 /// Pages that a pool begins with: 512 positions.
 const FIRST: usize = 16;
@@ -73,6 +73,13 @@ impl Cache {
         };
         let binding = gpu.caps.max_binding.min(gpu.caps.max_buffer);
         for a in graph.attentions() {
+            if kv.dtype.has_blocks() && !a.head_dim.is_multiple_of(BLOCK) {
+                return Err(Error::CacheBlocks {
+                    kv: kv.dtype.to_string(),
+                    block: BLOCK,
+                    head_dim: a.head_dim,
+                });
+            }
             let ring = kv.ring(a.window).unwrap_or(0);
             let entries = kv.entries(a.window);
             let page_bytes = kv.page_bytes(a.kv_heads, a.head_dim) as u64;
@@ -212,7 +219,7 @@ impl Cache {
     }
 }
 
-/// The context that would fit one binding a layer, and a type of element in which the whole would.
+/// The contexts that would fit one binding a layer, in this type of element and in smaller ones.
 fn too_large(
     kv: KvShape,
     options: &LoadOptions,
@@ -228,5 +235,12 @@ fn too_large(
         bytes: (kv.stride * contexts * page(kv)) as u64,
         limit: binding,
         fits: fits(kv),
+        others: KvType::ALL
+            .into_iter()
+            .skip_while(|t| *t != kv.dtype)
+            .skip(1)
+            .filter(|t| !t.has_blocks() || head_dim.is_multiple_of(BLOCK))
+            .map(|dtype| (dtype.to_string(), fits(KvShape { dtype, ..kv })))
+            .collect(),
     }
 }

@@ -178,6 +178,8 @@ impl Engine {
             // Two submissions of steps may turn out to be past the end.
             ahead: chunk.max(2 * MOST_STEPS),
         };
+        // What cannot be is said before anything is uploaded.
+        let cache = Cache::new(&gpu, &graph, kv, options)?;
         let pipelines = Pipelines::new(&gpu);
         let mut checks = Checks::open(&gpu);
         let encoders = Encoders::check(&gpu, &pipelines, &mut checks, checkpoint, &graph).await?;
@@ -201,7 +203,6 @@ impl Engine {
         log::debug!("prompt plan: {prompt}");
 
         let vocab = model.config.vocab;
-        let cache = Cache::new(&gpu, &graph, kv, options)?;
         fixed_buffers(
             &gpu,
             &mut buffers,

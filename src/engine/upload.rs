@@ -19,7 +19,7 @@ use crate::tensor::{DType, TensorInfo};
 use super::OnProgress;
 
 /// Bytes repacked and staged at once.
-const STAGE: usize = 4 << 20;
+const STAGE: usize = 1 << 20;
 
 /// Uploads every weight of `graph`; those that it has in another type than the checkpoint are
 /// quantised on the way, by the kernels of `encoders` where these make that type.

@@ -81,8 +81,10 @@ pub fn compare(
                     first.wrapping_add(i)
                 ));
             }
-            if !joined && let Some(touched) = touched.get_mut((first + i) / e.kind.per_word()) {
-                *touched = true;
+            if !joined {
+                for place in e.kind.places(first + i) {
+                    touched[place] = true;
+                }
             }
         }
     }

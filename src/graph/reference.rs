@@ -113,6 +113,16 @@ pub trait Weights {
 
 /// The value of a graph's last node for `tokens`, a text from its first token on, row by row.
 pub fn evaluate(graph: &Graph, weights: &dyn Weights, tokens: &[u32]) -> Vec<f64> {
+    evaluate_rounded(graph, weights, tokens, &|_| {})
+}
+
+/// [`evaluate`], where `round` makes of each head of keys and of values what a cache gives back.
+pub fn evaluate_rounded(
+    graph: &Graph,
+    weights: &dyn Weights,
+    tokens: &[u32],
+    round: &dyn Fn(&mut [f64]),
+) -> Vec<f64> {
     let t = tokens.len();
     let mut values: Vec<Vec<f64>> = Vec::new();
     let matrix = |w: &super::WeightId| {
@@ -165,11 +175,14 @@ pub fn evaluate(graph: &Graph, weights: &dyn Weights, tokens: &[u32]) -> Vec<f64
                     x
                 };
                 let q = ready(of(&a.q), a.qk_norm.as_ref().map(|(q, _)| q));
-                let k = ready(of(&a.k), a.qk_norm.as_ref().map(|(_, k)| k));
+                let mut k = ready(of(&a.k), a.qk_norm.as_ref().map(|(_, k)| k));
+                let mut v = of(&a.v).to_vec();
+                k.chunks_exact_mut(a.head_dim).for_each(round);
+                v.chunks_exact_mut(a.head_dim).for_each(round);
                 let width = a.heads * a.head_dim;
                 let row = |pos: usize| {
                     let q = &q[pos * width..][..width];
-                    attend(a, sinks.as_deref(), q, &k, of(&a.v), pos as u32)
+                    attend(a, sinks.as_deref(), q, &k, &v, pos as u32)
                 };
                 (0..t).flat_map(row).collect()
             }

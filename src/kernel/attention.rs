@@ -1,11 +1,11 @@
 //! Attention over the paged cache.
 
-use std::fmt;
-
 use super::{Access, Dispatch, Kernel, Resource, Team, kernel, u};
 use crate::caps::{Caps, DeviceKind};
 use crate::graph::Attention;
 use crate::shader::Const;
+
+pub use super::kv::{KvShape, KvType, PAGE};
 
 /// One token a sequence, with norm, rotation and append.
 pub const DECODE: Kernel = kernel!(
@@ -39,87 +39,6 @@ pub const PROMPT_LANES: Kernel = kernel!(
 
 /// k's norm and rotation, and append, by the lanes of a software driver.
 pub const APPEND_LANES: Kernel = kernel!("append_lanes", ["k_gain", "eps", "page_stride"]);
-
-/// Positions of one page of the cache.
-pub const PAGE: usize = 32;
-
-/// How the cache keeps its elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// Half precision: two bytes an element.
-    F16,
-    /// Single precision: four.
-    F32,
-}
-
-impl fmt::Display for KvType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F16 => "f16",
-            Self::F32 => "f32",
-        })
-    }
-}
-
-impl KvType {
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
-        }
-    }
-
-    /// The module that reads it by items of four elements, or of eight.
-    fn file(self, wide: bool) -> &'static str {
-        match (self, wide) {
-            (Self::F16, false) => "kv/f16",
-            (Self::F32, false) => "kv/f32",
-            (Self::F16, true) => "kv/f16_wide",
-            (Self::F32, true) => "kv/f32_wide",
-        }
-    }
-}
-
-/// The cache's shape: what of it the kernels and the planner know. How many pages there are is the
-/// engine's business, and may change as the cache grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct KvShape {
-    /// Element type.
-    pub dtype: KvType,
-    /// Pages of the largest context.
-    pub stride: usize,
-    /// Tokens that may be written past the ones that the sequence keeps: of a prompt's chunk, or of
-    /// steps under way that turn out to be past the end.
-    pub ahead: usize,
-}
-
-impl KvShape {
-    /// Pages of the ring that keeps a window's positions for one sequence: what the oldest of a chunk's
-    /// tokens sees is still there when the newest is written. `None` where the whole context takes
-    /// no more.
-    pub fn ring(&self, window: Option<u32>) -> Option<usize> {
-        let ring = (window? as usize + self.ahead).div_ceil(PAGE) + 1;
-        (ring < self.stride).then_some(ring)
-    }
-
-    /// Entries of the page table that a sequence has in layers of this window.
-    pub fn entries(&self, window: Option<u32>) -> usize {
-        self.ring(window).unwrap_or(self.stride)
-    }
-
-    /// Bytes of one page of a layer, keys and values.
-    pub fn page_bytes(&self, kv_heads: usize, head_dim: usize) -> usize {
-        2 * PAGE * kv_heads * head_dim * self.dtype.bytes()
-    }
-
-    /// Bytes of one whole context in layers of these attentions.
-    pub fn bytes<'a>(&self, layers: impl Iterator<Item = &'a Attention>) -> usize {
-        let layer =
-            |a: &Attention| self.entries(a.window) * self.page_bytes(a.kv_heads, a.head_dim);
-        layers.map(layer).sum()
-    }
-}
 
 /// Everything that a layer's attention kernels are made from.
 #[derive(Clone, Copy, Debug)]

@@ -142,6 +142,40 @@ const ATTENTIONS: &[Shape] = &[
         context: 8192,
         ..PLAIN
     },
+    // A cache in blocks, in one part and in many, with heads of one block and of several.
+    Shape {
+        dtype: KvType::Q8_0,
+        ..PLAIN
+    },
+    Shape {
+        heads: [6, 2, 96],
+        rope: Some((96, true)),
+        norm: true,
+        dtype: KvType::Q8_0,
+        context: 8192,
+        ..PLAIN
+    },
+    Shape {
+        heads: [8, 2, 128],
+        rope: Some((128, true)),
+        dtype: KvType::Q4_0,
+        ..PLAIN
+    },
+    Shape {
+        heads: [5, 1, 256],
+        rope: Some((256, true)),
+        norm: true,
+        window: Some(40),
+        dtype: KvType::Q4_0,
+        context: 8192,
+        ..PLAIN
+    },
+    Shape {
+        heads: [4, 4, 32],
+        rope: Some((20, true)),
+        dtype: KvType::Q4_0,
+        ..PLAIN
+    },
     // Layers without positions.
     Shape {
         heads: [4, 2, 128],

@@ -12,6 +12,7 @@ pub mod attention;
 pub mod catalog;
 pub mod encode;
 pub mod experts;
+pub mod kv;
 pub mod linear;
 pub mod pointwise;
 pub mod probe;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::spec::{CONTROL, TokenizerSpec};
 use super::{tokenizer_json, unusable};
 use crate::error::Result;
+use crate::format::Checkpoint;
 
 /// The files of a folder that a tokenizer is made from, as far as they are there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +27,23 @@ pub struct FolderFiles<'f> {
 }
 
 impl TokenizerSpec {
+    /// The tokenizer of a folder that is open.
+    pub(super) fn of_folder(checkpoint: &Checkpoint) -> Result<Self> {
+        let file = |name: &str| match checkpoint.file(name) {
+            Some(source) => source.bytes(0..source.len()).map(Some),
+            None => Ok(None),
+        };
+        Self::from_folder(&FolderFiles {
+            tokenizer: file("tokenizer.json")?.as_deref(),
+            tokenizer_config: file("tokenizer_config.json")?.as_deref(),
+            special_tokens_map: file("special_tokens_map.json")?.as_deref(),
+            generation_config: file("generation_config.json")?.as_deref(),
+            config: file("config.json")?.as_deref(),
+            chat_template: file("chat_template.jinja")?.as_deref(),
+            chat_template_json: file("chat_template.json")?.as_deref(),
+        })
+    }
+
     /// The tokenizer of a Hugging Face folder.
     ///
     /// # Errors

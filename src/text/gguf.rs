@@ -1,14 +1,12 @@
 //! A tokenizer as a GGUF file has it, read and written.
 
-use std::borrow::Cow;
-
 use rustc_hash::FxHashMap;
 
 use super::pretokenizers;
 use super::spec::{
     CONTROL, Flags, LONGEST_WORD, Model, NORMAL, SPACE, Step, TokenizerSpec, UNKNOWN, USER_DEFINED,
 };
-use super::{FolderFiles, bert, shown, unusable};
+use super::{bert, shown, unusable};
 use crate::error::Result;
 use crate::format::{Array, Checkpoint, Metadata, Value};
 
@@ -18,39 +16,17 @@ pub(super) fn key(name: &str) -> String {
 }
 
 impl TokenizerSpec {
-    /// The tokenizer of a checkpoint.
+    /// The tokenizer of a GGUF file or of a Hugging Face folder.
     ///
     /// # Errors
-    /// Where a key or a file is missing or not what it should be, and [`crate::Error::Tokenizer`] for
-    /// a kind or a pre-tokenizer that is not known, or merges of what is no token.
+    /// See [`TokenizerSpec::from_folder`]. In a GGUF file, where a key is missing or of another type,
+    /// and [`crate::Error::Tokenizer`] for a kind or a pre-tokenizer that is not known, or merges of
+    /// what is no token.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        if !checkpoint.is_folder() {
-            return Self::from_metadata(&checkpoint.meta);
+        if checkpoint.is_folder() {
+            return Self::of_folder(checkpoint);
         }
-        let file = |name: &str| -> Result<Option<Cow<'_, [u8]>>> {
-            let source = checkpoint.file(name);
-            source.map(|s| s.bytes(0..s.len())).transpose()
-        };
-        let tokenizer = file("tokenizer.json")?;
-        let tokenizer_config = file("tokenizer_config.json")?;
-        let special_tokens_map = file("special_tokens_map.json")?;
-        let generation_config = file("generation_config.json")?;
-        let config = file("config.json")?;
-        let chat_template = file("chat_template.jinja")?;
-        let chat_template_json = file("chat_template.json")?;
-        Self::from_folder(&FolderFiles {
-            tokenizer: tokenizer.as_deref(),
-            tokenizer_config: tokenizer_config.as_deref(),
-            special_tokens_map: special_tokens_map.as_deref(),
-            generation_config: generation_config.as_deref(),
-            config: config.as_deref(),
-            chat_template: chat_template.as_deref(),
-            chat_template_json: chat_template_json.as_deref(),
-        })
-    }
-
-    /// The tokenizer of a GGUF file.
-    fn from_metadata(meta: &Metadata) -> Result<Self> {
+        let meta = &checkpoint.meta;
         let kind = meta.str(&key("model"))?;
         let mut spec = Self {
             tokens: strings(meta, "tokens")?,

@@ -6,6 +6,7 @@
 //! before a model runs on it.
 
 use crate::graph::Act;
+use crate::kernel::kv::KvType;
 use crate::kernel::{Dispatch, Resource};
 use crate::quant::testing::{Rng, random_matrix};
 use crate::quant::{self, Format, Layout};
@@ -70,8 +71,8 @@ pub struct Expected {
 pub enum Kind {
     /// A float in a word.
     Float,
-    /// Halves, two to a word.
-    Half,
+    /// As the cache has it.
+    Cache(KvType),
     /// Signed bytes, four to a word.
     Byte,
     /// An unsigned word.
@@ -79,24 +80,27 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Values in a word.
-    pub fn per_word(self) -> usize {
+    /// The words that value `i` of a buffer of such values lies in: its own, and that of its scale.
+    pub fn places(self, i: usize) -> [usize; 2] {
         match self {
-            Self::Float | Self::Word => 1,
-            Self::Half => 2,
-            Self::Byte => 4,
+            Self::Float | Self::Word => [i; 2],
+            Self::Byte => [i / 4; 2],
+            Self::Cache(dtype) => {
+                let (word, scale, _) = dtype.place(i);
+                [word, scale]
+            }
         }
     }
 
     /// Value `i` of a buffer of such values.
     pub fn read(self, words: &[u32], i: usize) -> Option<f64> {
-        let word = *words.get(i / self.per_word())?;
-        Some(match self {
-            Self::Float => f64::from(f32::from_bits(word)),
-            Self::Word => f64::from(word),
-            Self::Half => half::f16::from_bits((word >> (16 * (i % 2))) as u16).to_f64(),
-            Self::Byte => f64::from((word >> (8 * (i % 4))) as i8),
-        })
+        let word = *words.get(self.places(i)[0])?;
+        match self {
+            Self::Float => Some(f64::from(f32::from_bits(word))),
+            Self::Word => Some(f64::from(word)),
+            Self::Byte => Some(f64::from((word >> (8 * (i % 4))) as i8)),
+            Self::Cache(dtype) => dtype.value(words, i),
+        }
     }
 }
 
