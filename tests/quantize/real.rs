@@ -2,6 +2,7 @@
 //! `llama-quantize --allow-requantize` makes of the same one.
 
 use omnimini::Model;
+use omnimini::caps::DeviceKind;
 use omnimini::engine::{LoadOptions, Sequence};
 use omnimini::format::Checkpoint;
 use omnimini::tensor::DType;
@@ -45,6 +46,11 @@ fn perplexity(checkpoint: &Checkpoint, quant: Option<DType>) -> f64 {
 
 #[test]
 fn perplexity_is_that_of_llama_cpps_files() {
+    let caps = &common::gpu().caps;
+    if caps.kind == DeviceKind::Cpu && caps.software_lanes().is_none() {
+        println!("skipped: a software driver whose lanes cannot pass values takes ten minutes");
+        return;
+    }
     for (name, mix, peer) in PEERS {
         let Some(path) = common::model_file(name) else {
             println!("skipped: {name} is not here; `omnimini pull {name}` fetches it");
