@@ -380,3 +380,19 @@ fn try_out(tokenizer: &Tokenizer, text: &str) {
         tokenizer.spec().metadata().ok();
     }
 }
+
+/// As in a GGUF file; the fuzzer found the sentence too long.
+#[test]
+fn an_unknown_pre_tokenizer_is_named() {
+    let mut file = common::tiny::Gguf::default();
+    file.str("tokenizer.ggml.model", "gpt2");
+    file.str("tokenizer.ggml.pre", &"\u{19}".repeat(200));
+    file.strings("tokenizer.ggml.tokens", &["a".into()]);
+    let checkpoint = omnimini::format::Checkpoint::from_bytes(file.finish()).unwrap();
+    let sentence = TokenizerSpec::of(&checkpoint).unwrap_err().to_string();
+    says(&sentence, "is unknown; known are gpt-2, ");
+    assert!(
+        sentence.len() < 1000 && !sentence.contains('\n'),
+        "{sentence}"
+    );
+}

@@ -303,7 +303,18 @@ fn a_folders_files_say_what_begins_and_ends() {
         spec.eos.into_iter().collect::<Vec<_>>(),
         ids(&["<|im_end|>"])
     );
-    assert_eq!((spec.pad, spec.ends), (None, vec![601]));
+    assert_eq!((spec.pad, &spec.ends[..]), (None, &[601][..]));
+    // Ids of letters are no markers, whatever a configuration says.
+    let files = FolderFiles {
+        tokenizer: files.tokenizer,
+        config: Some(br#"{ "bos_token_id": 1, "eos_token_id": [2, 601] }"#),
+        ..FolderFiles::default()
+    };
+    let spec = TokenizerSpec::from_folder(&files).unwrap();
+    assert_eq!(
+        (spec.bos, spec.eos, spec.ends),
+        (None, Some(601), vec![601])
+    );
 }
 
 /// A template of its own for conversations with tools.

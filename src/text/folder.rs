@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::spec::{CONTROL, TokenizerSpec};
+use super::spec::{CONTROL, TokenizerSpec, USER_DEFINED};
 use super::{tokenizer_json, unusable};
 use crate::error::Result;
 use crate::format::Checkpoint;
@@ -74,30 +74,38 @@ impl TokenizerSpec {
             let at = spec.tokens.iter().position(|token| token == written)?;
             u32::try_from(at).ok()
         };
+        // Configurations give ids that their authors never looked at, such as Llama's for a vocabulary
+        // where they are letters: only a marker is believed.
+        let marker = |id: &u32| {
+            let (text, ty) = match (spec.tokens.get(*id as usize), spec.types.get(*id as usize)) {
+                (Some(text), Some(ty)) => (text, *ty),
+                _ => return false,
+            };
+            ty == CONTROL || ty == USER_DEFINED || (text.starts_with('<') && text.ends_with('>'))
+        };
         let numbered = |name: &str| {
-            [&generation, &model].into_iter().find_map(|file| {
+            let mut files = [&generation, &model].into_iter();
+            let ids = files.find_map(|file| {
                 let ids = numbers(&file[name]);
                 (!ids.is_empty()).then_some(ids)
-            })
+            });
+            let ids = ids.unwrap_or_default().into_iter();
+            ids.filter(marker).collect::<Vec<u32>>()
         };
         let single = |name: &str| {
-            let number = || Some(numbered(&format!("{name}_id"))?[0]);
+            let number = || numbered(&format!("{name}_id")).first().copied();
             named(name).or_else(number)
         };
         let (bos, eos) = (single("bos_token"), single("eos_token"));
         let pad = single("pad_token");
         // BERT's names for the first and last token.
         let (cls, sep) = (named("cls_token"), named("sep_token"));
-        let ends = numbered("eos_token_id").unwrap_or_default();
-        let known = spec.tokens.len();
-        let inside = |id: &u32| (*id as usize) < known;
-        spec.bos = bos.or(cls).filter(inside);
-        spec.eos = eos.or(sep).filter(inside);
-        spec.pad = pad.filter(inside);
-        spec.ends = ends.into_iter().filter(inside).collect();
-        for id in spec.bos.into_iter().chain(spec.eos) {
+        let ends = numbered("eos_token_id");
+        let (bos, eos) = (bos.or(cls).filter(marker), eos.or(sep).filter(marker));
+        for id in bos.into_iter().chain(eos) {
             spec.types[id as usize] = CONTROL;
         }
+        (spec.bos, spec.eos, spec.pad, spec.ends) = (bos, eos, pad, ends);
         add(&config["add_bos_token"], spec.bos, &mut spec.begin);
         add(&config["add_eos_token"], spec.eos, &mut spec.end);
 

@@ -321,11 +321,11 @@ pub(super) fn find(name: &str) -> Result<&'static Pre> {
         .iter()
         .find(|pre| pre.names.contains(&name))
         .ok_or_else(|| {
-            let known: Vec<_> = TABLE.iter().flat_map(|p| p.names).copied().collect();
+            let known: Vec<_> = TABLE.iter().map(|p| p.names[0]).collect();
             unusable(format!(
-                "its pre-tokenizer `{}` is unknown; known are {}",
+                "its pre-tokenizer `{}` is unknown; known are {}, and more names for the same",
                 shown(name),
-                known.join(" ")
+                known.join(", ")
             ))
         })
 }

@@ -197,7 +197,7 @@ fn model(file: ModelFile, added: &[Added], written: bool, spec: &mut TokenizerSp
     };
     let affix = |affix: &Option<String>| affix.as_ref().is_some_and(|affix| !affix.is_empty());
     let foreign = match spec.model {
-        Model::WordPiece => file.continuing_subword_prefix.as_deref() != Some(INSIDE),
+        Model::WordPiece => file.continuing_subword_prefix.as_deref().unwrap_or(INSIDE) != INSIDE,
         _ => affix(&file.continuing_subword_prefix) || affix(&file.end_of_word_suffix),
     };
     if foreign {
