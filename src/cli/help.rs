@@ -172,7 +172,7 @@ Examples:
   omnimini bench                               the default model: prompt 512, generate 128
   omnimini bench -m gemma-3-270m -p 512 -n 64 -r 3
   omnimini bench --adapter all -o csv          every adapter in turn
-  omnimini bench -p 0 -n 16 -d 1024,8192,131072  how decoding slows with what is in the cache
+  omnimini bench -p 0 -d 1024,131072           how decoding slows with what the cache holds
   omnimini bench --profile                     where the GPU's time goes
 
 Fields of -o json (an array, a test each; named as those of llama.cpp's llama-bench):
