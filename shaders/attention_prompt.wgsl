@@ -1,9 +1,11 @@
 // attention_prompt: attention of a chunk of consecutive tokens of one sequence over its cache, which already holds
 // them: of each over those before it (CAUSAL), or over all of the chunk. Online softmax over tiles of 32 positions
 // (Dao et al., arXiv 2205.14135).
-// bindings  0 params   1 q read f32 [T, (H + 2 KV), HD] (rotated)   2 y write f32 [T, H, HD]
+// One workgroup takes SPLIT positions; where SPLITS > 1 it leaves (sums [HD], maximum, total) for attention_combine.
+// bindings  0 params   1 q read f32 [T, (H + 2 KV), HD] (rotated)
+//           2 out write f32 [T, H, HD], or where SPLITS > 1 [T, H, SPLITS, HD + 4]
 //           3 vectors read f32   then those of the cache and kv modules
-// launch    (H, ceil(T / 32), 1) workgroups of 64; each takes one head of 32 tokens
+// launch    (H, ceil(T / 32), SPLITS) workgroups of 64; each takes one head of 32 tokens
 // requires  HD % 4 == 0; rows live from the first on, positions consecutive      accumulates f32
 // why       an invocation makes 4 x 4 scores, then 4 tokens by every eighth vector of the values
 import package::cache::{KV, HD, VALUES, Row, step, key_at, live_rows};
@@ -13,6 +15,8 @@ override WINDOW: u32;
 override CAP: f32;
 override SINKS: bool;
 override CAUSAL: bool;
+override SPLIT: u32;
+override SPLITS: u32;
 const HD4: u32 = HD / 4u;
 // Vectors of a value that one of the eight invocations of a token takes.
 const NC: u32 = (HD4 + 7u) / 8u;
@@ -27,7 +31,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> vectors: array<f32>;
 
 // Weights [key][token / 4], and a value for each token and each of its eight invocations.
@@ -75,13 +79,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if !CAUSAL {
         end = row.pos + live_rows(t0, p.tokens - t0);
     }
-    let oldest = select(0u, row.pos + 1u - WINDOW, WINDOW > 0u && row.pos >= WINDOW);
+    var oldest = select(0u, row.pos + 1u - WINDOW, WINDOW > 0u && row.pos >= WINDOW);
+    if SPLITS > 1u {
+        oldest = wid.z * SPLIT;
+        if oldest >= end {
+            return;
+        }
+        end = min(end, oldest + SPLIT);
+    }
 
     var acc: array<vec4<f32>, 4 * NC>;
     // A sink is a score without a value.
     var top = vec4<f32>(-1e30);
     var total = vec4<f32>(0.0);
-    if SINKS {
+    if SINKS && wid.z == 0u {
         top = vec4<f32>(vectors[p.sinks + h]);
         total = vec4<f32>(select(0.0, 1.0, tk == 0u));
     }
@@ -183,8 +194,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         if column < HD4 {
             for (var r = 0u; r < 4u; r++) {
                 if token[r] < t0 + live {
-                    y[(token[r] * H + h) * HD4 + column] = acc[4u * c + r] / total[r];
+                    let part = (token[r] * H + h) * SPLITS + wid.z;
+                    let share = select(1.0 / total[r], 1.0, SPLITS > 1u);
+                    out[part * (HD4 + select(0u, 1u, SPLITS > 1u)) + column] = acc[4u * c + r] * share;
                 }
+            }
+        }
+    }
+    if SPLITS > 1u && tk == 0u {
+        for (var r = 0u; r < 4u; r++) {
+            if token[r] < t0 + live {
+                let part = (token[r] * H + h) * SPLITS + wid.z;
+                out[part * (HD4 + 1u) + HD4] = vec4<f32>(top[r], total[r], 0.0, 0.0);
             }
         }
     }

@@ -2,8 +2,10 @@
 // holds their keys and values, for software drivers: of each over those before it (CAUSAL), or over all of the chunk.
 // Online softmax over tiles of 4 LANES positions (Dao et al., arXiv 2205.14135); q is normed, rotated and sharpened on
 // the way in.
-// bindings  0 params   1 y write f32 [T, H, HD]   then those of the head, rope, cache and kv modules
-// launch    (H, ceil(T / 8), 1) workgroups of LANES; each takes one head of 8 tokens
+// One workgroup takes SPLIT positions; where SPLITS > 1 it leaves (sums [HD], maximum, total) for attention_combine.
+// bindings  0 params   1 out write f32 [T, H, HD], or where SPLITS > 1 [T, H, SPLITS, HD + 4]
+//           then those of the head, rope, cache and kv modules
+// launch    (H, ceil(T / 8), SPLITS) workgroups of LANES; each takes one head of 8 tokens
 // requires  HD % 8 == 0, DIMS % 8 == 0; LANES is the subgroup size; rows live from the first on, positions
 //           consecutive      accumulates f32
 // why       a lane makes the scores of four keys of its own, then sums eight columns of the values; what another lane
@@ -18,6 +20,8 @@ override H: u32;
 override WINDOW: u32;
 override SINKS: bool;
 override CAUSAL: bool;
+override SPLIT: u32;
+override SPLITS: u32;
 const HD4: u32 = HD / 4u;
 const HD8: u32 = HD / 8u;
 const TILE: u32 = 4u * LANES;
@@ -35,7 +39,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
 
 // Both [token][n][lane].
 var<workgroup> q: array<Eight, 8u * N * LANES>;
@@ -70,7 +74,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if !CAUSAL {
         end = row.pos + live_rows(t0, p.tokens - t0);
     }
-    let oldest = select(0u, row.pos + 1u - WINDOW, WINDOW > 0u && row.pos >= WINDOW);
+    var oldest = select(0u, row.pos + 1u - WINDOW, WINDOW > 0u && row.pos >= WINDOW);
+    if SPLITS > 1u {
+        oldest = wid.z * SPLIT;
+        if oldest >= end {
+            return;
+        }
+        end = min(end, oldest + SPLIT);
+    }
 
     for (var t = 0u; t < live; t++) {
         let base = ((t0 + t) * (H + 2u * KV) + h) * HD4;
@@ -90,7 +101,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     // A sink is a score without a value; each lane sums what it makes, and one counts the sink.
     var top0 = vec4<f32>(-1e30);
     var total0 = vec4<f32>(0.0);
-    if SINKS {
+    if SINKS && wid.z == 0u {
         top0 = vec4<f32>(vector_at(p.sinks + h));
         total0 = vec4<f32>(select(0.0, 1.0, lid == 0u));
     }
@@ -198,16 +209,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             acc[(7u * N + n) * LANES + lid] = a7;
         }
     }
+    var tops = array<f32, 8>(top0.x, top0.y, top0.z, top0.w, top1.x, top1.y, top1.z, top1.w);
     var totals = array<f32, 8>(total0.x, total0.y, total0.z, total0.w, total1.x, total1.y, total1.z, total1.w);
     for (var t = 0u; t < live; t++) {
         let total = sum(totals[t], lid);
+        let share = select(1.0 / total, 1.0, SPLITS > 1u);
+        let to = (((t0 + t) * H + h) * SPLITS + wid.z) * (HD4 + select(0u, 1u, SPLITS > 1u));
+        if SPLITS > 1u && lid == 0u {
+            out[to + HD4] = vec4<f32>(tops[t], total, 0.0, 0.0);
+        }
         for (var n = 0u; n < N; n++) {
             let column = n * LANES + lid;
             let s = kv_turn8(acc[(t * N + n) * LANES + lid], lid);
             if column < HD8 {
-                let to = ((t0 + t) * H + h) * HD4 + 2u * column;
-                y[to] = s.a / total;
-                y[to + 1u] = s.b / total;
+                out[to + 2u * column] = s.a * share;
+                out[to + 2u * column + 1u] = s.b * share;
             }
         }
     }

@@ -18,6 +18,9 @@ use pollster::block_on;
 mod common;
 use common::tiny::{Floats, GEMMA, LLAMA, Tiny};
 
+/// The longest context that is asked for.
+const LONG: usize = 131_072;
+
 /// Positions that a cache has room for when it is new.
 const FIRST: usize = 512;
 
@@ -61,22 +64,27 @@ fn make(engine: &Arc<Engine>, prompt: &[u32], n: usize) -> Vec<u32> {
     rest(sequence.generate(prompt, &sampling(n), &[], None).unwrap())
 }
 
-/// The largest error, in nats, of the ten best log-probabilities after `tokens`.
-fn error(tiny: &Tiny, sequence: &mut Sequence, tokens: &[u32]) -> f64 {
+/// The largest difference, in nats, of some log-probabilities after `tokens` to those of f64 arithmetic.
+fn difference(tiny: &Tiny, tokens: &[u32], best: &[(u32, f32)]) -> f64 {
     let checkpoint = Checkpoint::from_bytes(tiny.gguf(3)).unwrap();
     let graph = Description::new(&checkpoint).unwrap();
     let graph = graph.graph(&checkpoint, Head::Last, 4096).unwrap();
     let logits = evaluate(&graph, &Floats::new(&checkpoint), tokens);
     let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let norm = top + logits.iter().map(|l| (l - top).exp()).sum::<f64>().ln();
-    let mut generation = sequence
-        .generate(tokens, &sampling(1), &[], Some(10))
-        .unwrap();
-    let best = generation.next().unwrap().unwrap().logprob.unwrap().top;
     let errors = best
         .iter()
         .map(|(id, l)| (logits[*id as usize] - norm - f64::from(*l)).abs());
     errors.fold(0.0, f64::max)
+}
+
+/// The same of the ten best after `tokens`.
+fn error(tiny: &Tiny, sequence: &mut Sequence, tokens: &[u32]) -> f64 {
+    let mut generation = sequence
+        .generate(tokens, &sampling(1), &[], Some(10))
+        .unwrap();
+    let best = generation.next().unwrap().unwrap().logprob.unwrap().top;
+    difference(tiny, tokens, &best)
 }
 
 #[test]
@@ -342,6 +350,110 @@ fn a_cache_that_no_binding_holds_is_refused_with_what_would_fit() {
     let e = block_on(Engine::load(&checkpoint, &options, &mut |_, _| {})).unwrap_err();
     println!("{e}");
     assert!(matches!(e, Error::CacheBlocks { head_dim: 40, .. }), "{e}");
+}
+
+/// The whole of 131072 tokens by layers with a window: each is computed, and the last are held to f64
+/// arithmetic, which needs no more than they see.
+#[test]
+fn a_context_of_131072_tokens_is_computed_to_its_end() {
+    let tiny = Tiny {
+        layers: 3,
+        width: 64,
+        heads: 2,
+        head_dim: 32,
+        ffn: 64,
+        types: &[DType::Q8_0],
+        ..GEMMA
+    };
+    let options = LoadOptions {
+        chunk: 512,
+        stretch: true,
+        ..context(LONG)
+    };
+    let engine = load(&tiny, &options);
+    let tokens = prompt(LONG - 1, 1);
+    let mut sequence = Sequence::new(&engine).unwrap();
+    let clock = std::time::Instant::now();
+    let mut generation = sequence
+        .generate(&tokens, &sampling(8), &[], Some(10))
+        .unwrap();
+    let best = generation.next().unwrap().unwrap().logprob.unwrap().top;
+    println!("{LONG} tokens in {:.1} s", clock.elapsed().as_secs_f64());
+    // The context's last place is the last that is filled.
+    assert!(generation.next().unwrap().is_some());
+    assert!(generation.next().unwrap().is_none());
+    drop(generation);
+    assert_eq!(sequence.cached().len(), LONG);
+    assert!(engine.kv_bytes() < 2 << 20, "{} bytes", engine.kv_bytes());
+    // Three layers see 3 · 23 back; angles are differences of positions, so that a tail says the same.
+    let worst = difference(&tiny, &tokens[LONG - 1 - 100..], &best);
+    println!("{worst:.1e} nats");
+    assert!(worst < 1e-3, "{worst}");
+}
+
+/// The end of a context of 131072 tokens over a filled cache: kernels of two kinds, which split it
+/// differently, agree at every place; in the memory that was said.
+#[test]
+fn a_filled_context_of_131072_tokens_is_attended_to_its_end() {
+    let tiny = Tiny {
+        layers: 2,
+        heads: 4,
+        kv_heads: 1,
+        head_dim: 32,
+        width: 128,
+        types: &[DType::Q8_0],
+        ..LLAMA
+    };
+    let checkpoint = Checkpoint::from_bytes(tiny.gguf(3)).unwrap();
+    let tokens = prompt(LONG - 8, 1);
+    let depth = LONG - 40;
+    for kv in [KvType::F16, KvType::Q4_0] {
+        let best = [None, Some(DeviceKind::Discrete)].map(|kind| {
+            let options = LoadOptions {
+                device: DeviceOptions {
+                    kind,
+                    precision: Precision::F32,
+                    ..common::options()
+                },
+                stretch: true,
+                kv,
+                ..context(LONG)
+            };
+            let engine = block_on(Engine::load(&checkpoint, &options, &mut |_, _| {})).unwrap();
+            let mut sequence = Sequence::new(&engine).unwrap();
+            sequence.fill(&tokens[..depth]).unwrap();
+            let bits = if kv == KvType::F16 { 16 } else { 5 };
+            assert_eq!(engine.kv_bytes(), 2 * 2 * LONG * 32 * bits / 8);
+            let mut generation = sequence
+                .generate(&tokens, &sampling(100), &[], Some(10))
+                .unwrap();
+            assert_eq!(generation.reused(), depth);
+            let steps = std::iter::from_fn(|| generation.next().unwrap());
+            steps.map(|s| s.logprob.unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(best[0].len(), 9, "to the context's end");
+        let (mut worst, mut equal) = (0f32, 0);
+        for (a, b) in best[0].iter().zip(&best[1]) {
+            for (id, l) in &a.top {
+                // The last of the ten may not be among the other's.
+                if let Some((_, m)) = b.top.iter().find(|(i, _)| i == id) {
+                    worst = worst.max((l - m).abs());
+                } else {
+                    let [.., (_, last)] = b.top[..] else {
+                        panic!("there are ten")
+                    };
+                    worst = worst.max(l - last);
+                }
+            }
+            equal += 1;
+            if a.id != b.id {
+                // Two are as good as equal, and the texts part.
+                break;
+            }
+        }
+        println!("{kv}: {worst:.1e} nats between two kinds of kernels after {equal} tokens");
+        assert!(worst < 2e-3, "{worst}");
+    }
 }
 
 #[test]

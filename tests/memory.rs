@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use omnimini::caps::DeviceKind;
-use omnimini::engine::LoadOptions;
+use omnimini::engine::{LoadOptions, Sequence};
 use omnimini::format::Checkpoint;
 use omnimini::quant::{Format, smaller};
 use omnimini::quantize::{self, Mix, Recipe};
@@ -17,7 +17,7 @@ use omnimini::tensor::{DType, TensorInfo};
 use omnimini::{Model, Options, Sampling};
 
 mod common;
-use common::tiny::{GEMMA, LLAMA};
+use common::tiny::{GEMMA, LLAMA, Tiny};
 
 /// What may come on top of the file and the cache.
 const SPARE: u64 = 300 << 20;
@@ -166,4 +166,84 @@ fn quantising_while_loading_keeps_no_floats() {
     let source = Checkpoint::open(path).unwrap();
     quantize::write(&source, Vec::new(), &recipe, &floats, &mut |_, _| true).unwrap();
     holds_with(&floats, true);
+}
+
+const STARVED: &str = "OMNIMINI_TEST_STARVED";
+
+/// The child: takes away its own address space, and lets a cache grow beyond what is left.
+#[test]
+#[ignore = "run by another, in a process of its own"]
+fn starved() {
+    if std::env::var_os(STARVED).is_none() {
+        return;
+    }
+    let tiny = Tiny {
+        kv_heads: 8,
+        head_dim: 128,
+        ..LLAMA
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    std::fs::write(&path, tiny.gguf(1)).unwrap();
+    let options = LoadOptions {
+        device: common::options(),
+        context: Some(32 << 10),
+        stretch: true,
+        ..LoadOptions::default()
+    };
+    let model = Model::load(&path, &options).unwrap();
+    let engine = model.engine();
+    let mut sequence = Sequence::new(engine).unwrap();
+    let tokens: Vec<u32> = (0..30_000).map(|i| 3 + i % 250).collect();
+    let sampling = Sampling {
+        max_tokens: 4,
+        ignore_end: true,
+        ..Sampling::default()
+    };
+    let mut make = |n: usize| {
+        let mut generation = sequence.generate(&tokens[..n], &sampling, &[], None)?;
+        let reused = generation.reused();
+        let mut made = Vec::new();
+        while let Some(step) = generation.next()? {
+            made.push(step.token);
+        }
+        Ok((reused, made))
+    };
+    let (_, before) = make(400).unwrap();
+    // 64 MiB more than it has; the cache would take 384.
+    let most = status("VmSize") + (64 << 20);
+    let limited = Command::new("prlimit")
+        .args(["--pid", &std::process::id().to_string()])
+        .arg(format!("--as={most}"))
+        .status();
+    if !limited.is_ok_and(|s| s.success()) {
+        println!("skipped: no prlimit is here to take memory away by");
+        return;
+    }
+    let e: omnimini::Result<_> = make(30_000);
+    let e = e.unwrap_err();
+    println!("starved: {e}");
+    assert!(matches!(e, omnimini::Error::CacheMemory { .. }), "{e}");
+    // The conversation is as it was.
+    let (reused, after) = make(400).unwrap();
+    assert_eq!((reused, after), (399, before));
+}
+
+#[test]
+fn a_device_without_memory_for_a_longer_cache_keeps_the_conversation() {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "starved", "--nocapture"])
+        .env(STARVED, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    for line in text
+        .lines()
+        .filter(|l| l.contains("starved:") || l.contains("skipped"))
+    {
+        println!("{line}");
+    }
+    let errors = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{text}{errors}");
+    assert!(text.contains("1 passed"), "{text}{errors}");
 }

@@ -8,7 +8,7 @@ use omnimini::kernel::Resource;
 use omnimini::kernel::attention::{KvShape, KvType, PAGE};
 use omnimini::kernel::catalog::caps;
 use omnimini::model::{Description, Head};
-use omnimini::plan::{Plan, plan};
+use omnimini::plan::{Plan, longest, plan};
 
 mod common;
 use common::tiny::{GEMMA, LLAMA, Tiny};
@@ -74,6 +74,55 @@ fn no_launch_writes_what_it_reads_elsewhere() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// At 131072 tokens decode is in many parts, which take little memory.
+#[test]
+fn a_long_context_is_attended_in_parts() {
+    let wide = Tiny {
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        layers: 1,
+        ..LLAMA
+    };
+    for (name, plan) in plans(&wide, 131_072, 1) {
+        let of = |kernel: &str| {
+            let mut all = plan.dispatches.iter();
+            all.find(|d| d.kernel.name.starts_with(kernel))
+                .unwrap()
+                .clone()
+        };
+        let (decode, combine) = (of("attention_decode"), of("attention_combine"));
+        let parts = decode.grid[1];
+        assert!((64..=128).contains(&parts), "{name}: {parts} parts");
+        // A short text launches one.
+        assert_eq!(decode.positions, Some((1, 131_072 / parts)), "{name}");
+        assert_eq!(combine.constant("SPLITS"), Some(parts), "{name}");
+        let bytes: usize = plan.slots.iter().sum();
+        assert!(bytes < 4 << 20, "{name}: {bytes} bytes");
+    }
+}
+
+#[test]
+fn a_chunk_is_as_long_as_its_buffers_fit() {
+    let checkpoint = Checkpoint::from_bytes(LLAMA.gguf(1)).unwrap();
+    let graph = Description::new(&checkpoint).unwrap();
+    let graph = graph.graph(&checkpoint, Head::Last, 4096).unwrap();
+    let kv = KvShape {
+        dtype: KvType::F16,
+        stride: 128,
+        ahead: 512,
+    };
+    // The widest value is q, k and v together: 768 floats a token.
+    for (binding, tokens) in [(2 << 20, 512), (1 << 20, 256), (400_000, 128), (4096, 16)] {
+        for (name, mut caps) in caps() {
+            caps.max_binding = binding.max(64 << 10);
+            let plan = longest(&graph, &caps, kv, 512).unwrap();
+            let want = if binding < 64 << 10 { 16 } else { tokens };
+            assert_eq!(plan.tokens, want, "{name}, {binding}");
         }
     }
 }

@@ -13,22 +13,28 @@ use crate::format::Checkpoint;
 use crate::gpu::Gpu;
 use crate::session::Model;
 
-/// What is measured: a prompt of some tokens, or some tokens made after one.
+/// What is measured: a prompt of some tokens, or some tokens made, after others in the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Test {
     /// Tokens of the prompt.
     pub prompt: usize,
     /// Tokens made.
     pub generate: usize,
+    /// Tokens in the cache before, which were not computed.
+    pub depth: usize,
 }
 
 impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.prompt > 0 {
-            write!(f, "pp{}", self.prompt)
+            write!(f, "pp{}", self.prompt)?;
         } else {
-            write!(f, "tg{}", self.generate)
+            write!(f, "tg{}", self.generate)?;
         }
+        if self.depth > 0 {
+            write!(f, " @ d{}", self.depth)?;
+        }
+        Ok(())
     }
 }
 
@@ -53,6 +59,8 @@ pub struct BenchResult {
     pub n_prompt: usize,
     /// Tokens made.
     pub n_gen: usize,
+    /// Tokens in the cache before.
+    pub n_depth: usize,
     /// Tokens a second: mean, deviation, median, and each repetition.
     pub avg_ts: f64,
     /// See `avg_ts`.
@@ -68,6 +76,7 @@ impl BenchResult {
         Test {
             prompt: self.n_prompt,
             generate: self.n_gen,
+            depth: self.n_depth,
         }
     }
 }
@@ -145,6 +154,7 @@ pub fn run(
         copy_gb_s,
         n_prompt: test.prompt,
         n_gen: test.generate,
+        n_depth: test.depth,
         avg_ts: mean,
         stddev_ts: variance.sqrt(),
         median_ts: median,
@@ -156,8 +166,9 @@ pub fn run(
 fn once(model: &Model, test: Test, round: u32) -> Result<f64> {
     let vocab = model.engine().model().config.vocab as u32;
     let token = |i: usize| (i as u32 * 7919 + round * 104_729) % vocab;
-    let prompt: Vec<u32> = (0..test.prompt.max(1)).map(token).collect();
+    let prompt: Vec<u32> = (0..test.depth + test.prompt.max(1)).map(token).collect();
     let mut sequence = Sequence::new(model.engine())?;
+    sequence.fill(&prompt[..test.depth])?;
     let sampling = Sampling {
         max_tokens: test.generate.max(1),
         ignore_end: true,
@@ -198,12 +209,12 @@ pub fn csv(results: &[BenchResult]) -> String {
     let quoted = |s: &str| format!("\"{}\"", s.replace('"', "\"\""));
     let mut out = String::from(
         "model_filename,model_type,model_size,backends,gpu_info,driver,copy_gb_s,n_prompt,n_gen,\
-         avg_ts,stddev_ts,median_ts\n",
+         n_depth,avg_ts,stddev_ts,median_ts\n",
     );
     for r in results {
         let _ = writeln!(
             out,
-            "{},{},{},{},{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{},{},{},{},{},{},{},{},{}",
             quoted(&r.model_filename),
             quoted(&r.model_type),
             r.model_size,
@@ -213,6 +224,7 @@ pub fn csv(results: &[BenchResult]) -> String {
             r.copy_gb_s,
             r.n_prompt,
             r.n_gen,
+            r.n_depth,
             r.avg_ts,
             r.stddev_ts,
             r.median_ts

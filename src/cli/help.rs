@@ -172,6 +172,7 @@ Examples:
   omnimini bench                               the default model: prompt 512, generate 128
   omnimini bench -m gemma-3-270m -p 512 -n 64 -r 3
   omnimini bench --adapter all -o csv          every adapter in turn
+  omnimini bench -p 0 -d 1024,131072           how decoding slows with what the cache holds
   omnimini bench --profile                     where the GPU's time goes
 
 Fields of -o json (an array, a test each; named as those of llama.cpp's llama-bench):
@@ -184,6 +185,7 @@ Fields of -o json (an array, a test each; named as those of llama.cpp's llama-be
   copy_gb_s       gigabytes a second that the adapter reads and writes in copying a buffer
   n_prompt        tokens of the prompt, 0 in a test of generation
   n_gen           tokens made, 0 in a test of the prompt
+  n_depth         tokens in the cache before, which were not computed
   avg_ts          tokens a second: the mean of all repetitions,
   stddev_ts       their standard deviation,
   median_ts       their median,

@@ -11,7 +11,7 @@ use super::{
     tell,
 };
 use crate::bench::{self, BenchResult, OperationTime, Test};
-use crate::engine::{Sequence, Timed};
+use crate::engine::{LoadOptions, Sequence, Timed};
 use crate::format::Checkpoint;
 use crate::gpu::Gpu;
 use crate::session::Model;
@@ -115,6 +115,10 @@ pub(super) struct Bench {
     /// Tokens to make; repeatable, 0 for no such test.
     #[arg(short = 'n', long, visible_short_alias = 'g', value_name = "N", default_values_t = [128])]
     n_gen: Vec<usize>,
+    /// Tokens in the cache before each test, filled without being computed; several by commas. A depth
+    /// beyond the model's own context is measured all the same.
+    #[arg(short = 'd', long, visible_alias = "depth", value_name = "N", value_delimiter = ',', default_values_t = [0])]
+    n_depth: Vec<usize>,
     /// Repetitions of each test, after one that is not counted.
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = count())]
     repetitions: usize,
@@ -178,12 +182,17 @@ impl Bench {
     /// Tokens of the longest test.
     fn longest(&self) -> usize {
         let sizes = self.n_prompt.iter().chain(&self.n_gen);
-        sizes.copied().max().unwrap_or(1)
+        let depth = self.n_depth.iter().max().unwrap_or(&0);
+        sizes.max().unwrap_or(&1) + depth
     }
 
     fn load(&self, device: &DeviceArgs) -> anyhow::Result<Model> {
         let context = self.context.ctx.unwrap_or(self.longest().max(512));
-        progress::load(&self.model.model, &device.options(Some(context)))
+        let options = LoadOptions {
+            stretch: self.n_depth.iter().any(|d| *d > 0),
+            ..device.options(Some(context))
+        };
+        progress::load(&self.model.model, &options)
     }
 
     /// All tests on one adapter; what was measured before one fails is kept.
@@ -195,15 +204,16 @@ impl Bench {
         drop(gpu);
         let model = self.load(device)?;
         let file = model_file(&self.model.model)?;
-        let prompts = self.n_prompt.iter().map(|n| Test {
-            prompt: *n,
-            generate: 0,
-        });
-        let generations = self.n_gen.iter().map(|n| Test {
-            prompt: 0,
-            generate: *n,
-        });
-        for test in prompts.chain(generations) {
+        let at = |depth: usize| {
+            let test = move |prompt, generate| Test {
+                prompt,
+                generate,
+                depth,
+            };
+            let prompts = self.n_prompt.iter().map(move |n| test(*n, 0));
+            prompts.chain(self.n_gen.iter().map(move |n| test(0, *n)))
+        };
+        for test in self.n_depth.iter().copied().flat_map(at) {
             if test.prompt + test.generate == 0 {
                 continue;
             }
@@ -216,7 +226,10 @@ impl Bench {
 
     fn profile(&self, device: &DeviceArgs) -> anyhow::Result<Vec<OperationTime>> {
         let model = self.load(device)?;
-        let depth = self.longest() / 2;
+        let depth = match self.n_depth.iter().max() {
+            None | Some(0) => self.longest() / 2,
+            Some(depth) => *depth,
+        };
         let steps = [
             (
                 format!("one token at position {depth}"),

@@ -17,10 +17,12 @@ const FIRST: usize = 16;
 
 /// The keys and values of one layer.
 #[derive(Debug)]
-struct Layer {
+pub(super) struct Layer {
     resource: Resource,
-    page_bytes: u64,
-    buffer: wgpu::Buffer,
+    pub(super) page_bytes: u64,
+    /// Elements of a page.
+    pub(super) page_elements: usize,
+    pub(super) buffer: wgpu::Buffer,
 }
 
 /// Layers that keep the same positions.
@@ -36,7 +38,7 @@ pub(super) struct Pool {
     most: usize,
     pages: usize,
     free: Vec<u32>,
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
 }
 
 impl Pool {
@@ -49,6 +51,7 @@ impl Pool {
 #[derive(Debug)]
 pub(super) struct Cache {
     pub(super) pools: Vec<Pool>,
+    pub(super) dtype: KvType,
     /// Bytes it may take at most.
     limit: Option<u64>,
     /// How often buffers were replaced.
@@ -68,6 +71,7 @@ impl Cache {
     ) -> Result<Self> {
         let mut cache = Self {
             pools: Vec::new(),
+            dtype: kv.dtype,
             limit: options.cache,
             version: 0,
         };
@@ -114,6 +118,7 @@ impl Cache {
                 pool.layers.push(Layer {
                     resource,
                     page_bytes,
+                    page_elements: 2 * PAGE * a.kv_heads * a.head_dim,
                     buffer: gpu.buffer(&resource.to_string(), bytes),
                 });
             }

@@ -83,6 +83,17 @@ impl Sequence {
         &self.engine
     }
 
+    /// Its pages of each pool of the cache.
+    pub(super) fn pages(&self) -> &[Vec<u32>] {
+        &self.pages
+    }
+
+    /// Takes tokens for cached.
+    pub(super) fn adopt(&mut self, tokens: &[u32]) {
+        self.cached.clear();
+        self.cached.extend_from_slice(tokens);
+    }
+
     /// Its entry of the page table.
     pub(super) fn slot(&self) -> u32 {
         self.slot

@@ -15,6 +15,7 @@ use crate::plan::{self, Plan};
 use crate::tensor::DType;
 
 mod cache;
+mod fill;
 mod generate;
 mod pace;
 mod profile;
@@ -190,28 +191,28 @@ impl Engine {
             true,
             |caps| {
                 let decode = plan::plan(&graph, caps, kv, 1)?;
-                Ok(vec![decode, plan::plan(&graph, caps, kv, chunk)?])
+                Ok(vec![decode, plan::longest(&graph, caps, kv, chunk)?])
             },
             || upload::weights(&gpu, &pipelines, &encoders, checkpoint, &graph, progress),
         )
         .await?;
         gpu.caps = caps;
-        let [decode, prompt]: [Plan; 2] = plans.try_into().map_err(|_| Error::Unplannable {
+        let [decode, mut prompt]: [Plan; 2] = plans.try_into().map_err(|_| Error::Unplannable {
             label: "the model".into(),
         })?;
         log::debug!("decode plan: {decode}");
         log::debug!("prompt plan: {prompt}");
 
         let vocab = model.config.vocab;
+        let rows = chunk.max(score::ROWS);
         fixed_buffers(
             &gpu,
             &mut buffers,
             &graph,
-            &model,
             &cache,
+            options,
             options.first..options.first + context,
-            options.sequences,
-            chunk,
+            [rows, vocab],
         );
         buffers.extend(cache.buffers());
         let slots = |plan: &Plan, buffers: &mut Buffers| {
@@ -225,7 +226,17 @@ impl Engine {
             Program::new(&gpu, &pipelines, dispatches, buffers)
         };
         pipelines.prepare(&gpu, decode.dispatches.iter().chain(&prompt.dispatches))?;
-        let prompt_logits = slots(&prompt, &mut buffers);
+        // Where memory does not suffice for a long chunk, it may for a shorter one.
+        let prompt_logits = loop {
+            let logits = slots(&prompt, &mut buffers);
+            match gpu.check() {
+                Err(Error::DeviceMemory) if prompt.tokens > plan::FEW => {
+                    prompt = plan::plan(&graph, &gpu.caps, kv, prompt.tokens / 2)?;
+                }
+                done => break done.map(|()| logits)?,
+            }
+        };
+        let chunk = prompt.tokens;
         let prompt_program = program(&prompt.dispatches, &buffers)?;
         let sampler = sample::sample(&gpu.caps, prompt.output, vocab, chunk);
         let sample_prompt = program(&sampler, &buffers)?;
@@ -319,33 +330,28 @@ impl Engine {
 }
 
 /// Buffers whose size does not depend on a plan.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the model's whole shape, used once"
-)]
 fn fixed_buffers(
     gpu: &Gpu,
     buffers: &mut Buffers,
     graph: &Graph,
-    model: &Description,
     cache: &Cache,
+    options: &LoadOptions,
     positions: Range<usize>,
-    sequences: usize,
-    chunk: usize,
+    [rows, vocab]: [usize; 2],
 ) {
-    let c = &model.config;
     let mut add = |resource: Resource, bytes: usize| {
         buffers.insert(resource, gpu.buffer(&resource.to_string(), bytes as u64));
     };
-    add(Resource::Step, chunk * size_of::<Row>());
+    add(Resource::Step, rows * size_of::<Row>());
     for pool in &cache.pools {
-        add(Resource::Pages(pool.ring), sequences * pool.entries * 4);
+        let entries = options.sequences * pool.entries;
+        add(Resource::Pages(pool.ring), entries * 4);
     }
     add(Resource::Sampler, size_of::<SamplerState>());
     add(Resource::Partials, PARTS as usize * 16);
-    add(Resource::Candidates, c.vocab * 8);
-    add(Resource::History, c.vocab * 4);
-    add(Resource::Bias, c.vocab * 4);
+    add(Resource::Candidates, vocab * 8);
+    add(Resource::History, vocab * 4);
+    add(Resource::Bias, vocab * 4);
     add(Resource::Out, RING as usize * 4);
     for (i, rope) in graph.ropes.iter().enumerate() {
         let table = rope.table(positions.clone());

@@ -11,7 +11,7 @@ use crate::kernel::Resource;
 use crate::plan;
 
 /// Tokens scored at once: their logits are kept for a moment, a vocabulary each.
-const ROWS: usize = 32;
+pub(super) const ROWS: usize = 32;
 
 impl Sequence {
     /// Natural log-probabilities of `targets[i]` after `tokens[..= i]`, for every i from `first` on;

@@ -18,13 +18,13 @@ const SLACK: f64 = 10.0;
 /// Any seed does; one that never changes makes a check the same everywhere.
 const SEED: u64 = 0x6f6d_6e69;
 
-/// Joins the parts of a split attention: `[H, SPLITS, HD + 4]` to `[H, HD]`.
-fn join(parts: &[u32], want: usize, probe: &Probe) -> Option<Vec<f64>> {
+/// Joins the parts of a token's split attention: `[T, H, SPLITS, HD + 4]` to `[H, HD]`.
+fn join(parts: &[u32], token: usize, want: usize, probe: &Probe) -> Option<Vec<f64>> {
     let constant = |name| Some(probe.dispatch.constant(name)? as usize);
     let (heads, splits) = (constant("H")?, constant("SPLITS")?);
     let hd = want / heads;
     let mut out = Vec::with_capacity(want);
-    for h in 0..heads {
+    for h in token * heads..(token + 1) * heads {
         let at = |s: usize, e: usize| Kind::Float.read(parts, (h * splits + s) * (hd + 4) + e);
         let mut used = Vec::new();
         for s in 0..splits {
@@ -63,11 +63,11 @@ pub fn compare(
     }
     let mut touched = vec![false; before.len()];
     for e in probe.expect.iter().filter(|e| e.resource == resource) {
-        let joined = e.first == usize::MAX;
+        let joined = e.parts_of.is_some();
         let (first, n) = (e.first, e.values.len());
-        let got: Option<Vec<f64>> = if joined {
+        let got: Option<Vec<f64>> = if let Some(token) = e.parts_of {
             touched.fill(true);
-            join(after, n, probe)
+            join(after, token, n, probe)
         } else {
             (0..n).map(|i| e.kind.read(after, first + i)).collect()
         };

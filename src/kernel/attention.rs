@@ -176,27 +176,59 @@ fn lanes_team(lanes: u32) -> Team {
     }
 }
 
-/// Positions one workgroup of [`DECODE`] takes, in a context of `positions`.
-///
-/// A software driver has few cores and dear barriers, so one workgroup takes what its memory can
-/// hold; a GPU wants many workgroups, but no more parts than are joined in no time.
-pub fn split(caps: &Caps, positions: usize) -> usize {
-    match caps.kind {
-        DeviceKind::Cpu => 2048,
-        _ if positions > 32 << 10 => 1024,
-        _ => 256,
+/// How the positions that tokens see are shared by workgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Parts of the largest context.
+    pub count: usize,
+    /// Positions of each.
+    pub each: usize,
+}
+
+impl Parts {
+    /// In a decode step, with a context of `positions`.
+    ///
+    /// A software driver has few cores and dear barriers, so one workgroup takes what its memory can
+    /// hold; a GPU wants many workgroups, but no more parts than are joined in no time.
+    pub fn decode(caps: &Caps, a: &Attention, positions: usize) -> Self {
+        let positions = a.window.map_or(positions, |w| positions.min(w as usize));
+        let each = match caps.kind {
+            DeviceKind::Cpu => 2048,
+            _ if positions > 32 << 10 => 1024,
+            _ => 256,
+        };
+        Self {
+            count: positions.div_ceil(each),
+            each,
+        }
+    }
+
+    /// In a chunk of a prompt. Each takes many positions, since the sums of a chunk's every token are
+    /// kept for each part.
+    ///
+    /// Not more, though: Mesa's software driver leaves every loop, with wrong results, once the loops of
+    /// an invocation have gone round 65535 times together (`LP_MAX_TGSI_LOOP_ITERATIONS`), and 32
+    /// positions of a head take up to 1.4 rounds an element.
+    pub fn prompt(a: &Attention, positions: usize) -> Self {
+        let most = ((1 << 20) / a.head_dim).clamp(1024, 16 << 10);
+        // A power of two, of which any tile of positions is a divisor.
+        let each = (most / 2 + 1).next_power_of_two();
+        // A window is seen whole, from where it begins for the first of some tokens.
+        let whole = a.window.is_some() || !a.causal;
+        Self {
+            count: if whole { 1 } else { positions.div_ceil(each) },
+            each,
+        }
+    }
+
+    fn set(self, d: &mut Dispatch) {
+        d.set("SPLIT", u(self.each));
+        d.set("SPLITS", u(self.count));
     }
 }
 
-/// Parts a context of `positions` is split into at most, and the positions of each.
-pub fn splits(caps: &Caps, a: &Attention, positions: usize) -> [usize; 2] {
-    let positions = a.window.map_or(positions, |w| positions.min(w as usize));
-    let split = split(caps, positions);
-    [positions.div_ceil(split), split]
-}
-
 /// One token a sequence, of `tokens`: out `[T, heads, head_dim]`, or parts for [`combine`] where there
-/// are several.
+/// are several ([`Parts::decode`]).
 pub fn decode(
     caps: &Caps,
     label: &str,
@@ -205,7 +237,7 @@ pub fn decode(
     tokens: usize,
 ) -> Dispatch {
     let a = site.a;
-    let [splits, split] = splits(caps, a, site.kv.stride * PAGE);
+    let parts = Parts::decode(caps, a, site.kv.stride * PAGE);
     let lanes = site.lanes(caps);
     let (mut d, heads) = if let Some(lanes) = lanes {
         let mut d = Dispatch::new(&DECODE_LANES, label);
@@ -224,8 +256,7 @@ pub fn decode(
         d.set("OUT", out);
         (d, a.heads)
     };
-    d.set("SPLIT", u(split));
-    d.set("SPLITS", u(splits));
+    parts.set(&mut d);
     site.set_scores(&mut d, lanes.is_some());
     site.set_sharpen(&mut d);
     let [q_gain, k_gain] = site.gains(lanes.is_some());
@@ -237,30 +268,27 @@ pub fn decode(
         site.stride(),
         Const::F(a.scale),
     ];
-    d.grid = [heads as u32, splits as u32, 1];
+    d.grid = [heads as u32, parts.count as u32, 1];
     d.along_tokens(2, tokens, 1);
-    d.positions = Some((1, split as u32));
+    d.positions = Some((1, parts.each as u32));
     d
 }
 
-/// Joins the parts: y `[T, heads, head_dim]`.
+/// Joins parts, which lie in `from`: y `[T, heads, head_dim]`.
 pub fn combine(
-    caps: &Caps,
     label: &str,
-    site: &Site<'_>,
-    [parts, y]: [Resource; 2],
+    a: &Attention,
+    parts: Parts,
+    [from, y]: [Resource; 2],
     tokens: usize,
 ) -> Dispatch {
-    let a = site.a;
     let mut d = Dispatch::new(&COMBINE, label);
-    d.bind(parts, Access::Read);
+    d.bind(from, Access::Read);
     d.bind(y, Access::Write);
     d.bind(Resource::Step, Access::Read);
     let wg = 64;
-    let [splits, split] = splits(caps, a, site.kv.stride * PAGE);
     d.set("WG", Const::U(wg));
-    d.set("SPLIT", u(split));
-    d.set("SPLITS", u(splits));
+    parts.set(&mut d);
     d.set("WINDOW", Const::U(a.window.unwrap_or(0)));
     d.params = vec![u(a.heads), u(a.head_dim / 4)];
     d.grid[0] = ((a.heads * a.head_dim) as u32 / 4).div_ceil(wg);
@@ -268,16 +296,18 @@ pub fn combine(
     d
 }
 
-/// A chunk's attention: y `[tokens, heads, head_dim]`. First its k and v go into the cache (`qkv` may
-/// change), then its queries attend.
+/// A chunk's attention: out `[tokens, heads, head_dim]`, or parts for [`combine`] where there are several
+/// ([`Parts::prompt`]). First its k and v go into the cache (`qkv` may change), then its queries
+/// attend.
 pub fn prompt(
     caps: &Caps,
     label: &str,
     site: &Site<'_>,
-    [qkv, y]: [Resource; 2],
+    [qkv, out]: [Resource; 2],
     tokens: usize,
 ) -> [Dispatch; 2] {
     let a = site.a;
+    let parts = Parts::prompt(a, site.kv.stride * PAGE);
     let append = format!("{label}.append");
     let eps = Const::F(a.eps);
     let stride = site.stride();
@@ -297,14 +327,16 @@ pub fn prompt(
 
         let mut d = Dispatch::new(&PROMPT, label);
         d.bind(qkv, Access::Read);
-        d.bind(y, Access::Write);
+        d.bind(out, Access::Write);
         d.bind(Resource::Vectors, Access::Read);
         site.bind_cache(&mut d, false);
         site.set_scores(&mut d, false);
         d.set("CAUSAL", Const::B(a.causal));
+        parts.set(&mut d);
         d.params = vec![u(tokens), site.sinks(), stride, Const::F(a.scale)];
-        d.grid[0] = a.heads as u32;
+        d.grid = [a.heads as u32, 1, parts.count as u32];
         d.along_tokens(1, tokens, 32);
+        d.positions = (parts.count > 1).then_some((2, parts.each as u32));
         return [first, d];
     };
     let team = lanes_team(lanes);
@@ -319,12 +351,13 @@ pub fn prompt(
 
     let mut d = Dispatch::new(&PROMPT_LANES, label);
     d.reduce(team);
-    d.bind(y, Access::Write);
+    d.bind(out, Access::Write);
     site.bind_head(&mut d, qkv, team, true);
     site.bind_cache(&mut d, true);
     site.set_scores(&mut d, true);
     site.set_sharpen(&mut d);
     d.set("CAUSAL", Const::B(a.causal));
+    parts.set(&mut d);
     d.params = vec![
         q_gain,
         site.sinks(),
@@ -333,7 +366,8 @@ pub fn prompt(
         stride,
         Const::F(a.scale),
     ];
-    d.grid[0] = a.heads as u32;
+    d.grid = [a.heads as u32, 1, parts.count as u32];
     d.along_tokens(1, tokens, 8);
+    d.positions = (parts.count > 1).then_some((2, parts.each as u32));
     [first, d]
 }

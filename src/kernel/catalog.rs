@@ -1,6 +1,6 @@
 //! Every variant we ship, as launches: what the tests and the benches walk.
 
-use super::attention::{self, KvShape, KvType, Site};
+use super::attention::{self, KvShape, KvType, Parts, Site};
 use super::encode::{self, ENCODERS};
 use super::experts::{self, Choice};
 use super::linear::{self, Columns, Input, Inputs, Lists, Output, Tokens, Weight};
@@ -174,6 +174,21 @@ const ATTENTIONS: &[Shape] = &[
         heads: [4, 4, 32],
         rope: Some((20, true)),
         dtype: KvType::Q4_0,
+        ..PLAIN
+    },
+    // As long as contexts get.
+    Shape {
+        heads: [6, 2, 64],
+        rope: Some((64, true)),
+        sinks: true,
+        context: 131_072,
+        ..PLAIN
+    },
+    Shape {
+        heads: [2, 1, 256],
+        rope: Some((256, false)),
+        dtype: KvType::Q4_0,
+        context: 131_072,
         ..PLAIN
     },
     // Layers without positions.
@@ -439,8 +454,13 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             vectors: [0; 3],
         };
         all.push(attention::decode(caps, "decode", &site, [x, y], 1));
-        if attention::splits(caps, &a, shape.context)[0] > 1 {
-            all.push(attention::combine(caps, "combine", &site, [x, y], 1));
+        for parts in [
+            Parts::decode(caps, &a, shape.context),
+            Parts::prompt(&a, shape.context),
+        ] {
+            if parts.count > 1 {
+                all.push(attention::combine("combine", &a, parts, [x, y], 1));
+            }
         }
         all.extend(attention::prompt(caps, "prompt", &site, [x, y], tokens));
     }

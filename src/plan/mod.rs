@@ -10,7 +10,7 @@ use std::fmt;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::graph::{Experts, Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
-use crate::kernel::attention::{self, KvShape, Site};
+use crate::kernel::attention::{self, KvShape, Parts, Site};
 use crate::kernel::experts::Choice;
 use crate::kernel::linear::{self, Columns, Input, Inputs, Lists, Output, Tokens, Weight};
 use crate::kernel::{Dispatch, Resource, experts, pointwise};
@@ -156,6 +156,31 @@ pub fn plan(graph: &Graph, caps: &Caps, kv: KvShape, tokens: usize) -> Result<Pl
         output,
         shape,
     })
+}
+
+/// Tokens of a step that need not be fewer, whatever they take.
+pub const FEW: usize = 16;
+
+/// Bytes of a plan's buffers above which its steps get shorter: they are to be little beside the
+/// weights and the cache.
+const SLOTS: usize = 256 << 20;
+
+/// Plans `graph` for the longest steps of up to `tokens` tokens whose buffers each fit a binding and
+/// together are few.
+///
+/// # Errors
+/// As [`plan`].
+pub fn longest(graph: &Graph, caps: &Caps, kv: KvShape, mut tokens: usize) -> Result<Plan> {
+    let binding = caps.max_binding.min(caps.max_buffer);
+    loop {
+        let plan = plan(graph, caps, kv, tokens)?;
+        let largest = plan.slots.iter().max().copied().unwrap_or(0);
+        let fits = largest as u64 <= binding && plan.slots.iter().sum::<usize>() <= SLOTS;
+        if fits || tokens <= FEW {
+            return Ok(plan);
+        }
+        tokens = (tokens / 2).max(FEW);
+    }
 }
 
 struct Planner<'a> {
@@ -680,24 +705,31 @@ impl<'a> Planner<'a> {
             vectors: [q, k, a.sinks].map(place),
         };
         let (caps, label, tokens) = (self.caps, &node.label, self.tokens);
-        let y = self.slot_of(id);
-        if tokens > 1 {
-            let both = attention::prompt(caps, label, &site, [qkv, y], tokens);
-            self.dispatches.extend(both);
-            return Ok(y);
-        }
-        let [splits, _] = attention::splits(caps, a, self.kv.stride * attention::PAGE);
-        if splits == 1 {
-            let d = attention::decode(caps, label, &site, [qkv, y], tokens);
-            self.dispatches.push(d);
+        let positions = self.kv.stride * attention::PAGE;
+        let parts = if tokens > 1 {
+            Parts::prompt(a, positions)
         } else {
-            let parts = self.slot(tokens * a.heads * splits * (a.head_dim + 4));
-            let d = attention::decode(caps, label, &site, [qkv, parts], tokens);
-            self.dispatches.push(d);
-            let combine = format!("{label}.combine");
-            let d = attention::combine(caps, &combine, &site, [parts, y], tokens);
+            Parts::decode(caps, a, positions)
+        };
+        let out = if parts.count > 1 {
+            self.slot(tokens * a.heads * parts.count * (a.head_dim + 4))
+        } else {
+            self.slot_of(id)
+        };
+        if tokens > 1 {
+            let both = attention::prompt(caps, label, &site, [qkv, out], tokens);
+            self.dispatches.extend(both);
+        } else {
+            let d = attention::decode(caps, label, &site, [qkv, out], tokens);
             self.dispatches.push(d);
         }
+        if parts.count == 1 {
+            return Ok(out);
+        }
+        let y = self.slot_of(id);
+        let combine = format!("{label}.combine");
+        let d = attention::combine(&combine, a, parts, [out, y], tokens);
+        self.dispatches.push(d);
         Ok(y)
     }
 }

@@ -302,6 +302,7 @@ fn bench_gives_rates_beside_the_bandwidth() {
         "copy_gb_s",
         "n_prompt",
         "n_gen",
+        "n_depth",
         "avg_ts",
         "stddev_ts",
         "median_ts",
@@ -338,9 +339,19 @@ fn bench_gives_rates_beside_the_bandwidth() {
             assert!(result["copy_gb_s"].as_f64().unwrap() > 0.0);
         }
     }
+    // A depth is measured on a filled cache, beyond the model's own context (4096), too.
+    let report = bench(&["--json", "-d", "100,5000"]).json();
+    let tests = report.as_array().unwrap().iter();
+    let tests: Vec<_> = tests
+        .map(|r| (r["n_depth"].clone(), r["n_gen"].clone()))
+        .collect();
+    let want = [(100, 0), (100, 4), (5000, 0), (5000, 4)];
+    assert_eq!(tests, want.map(|(d, n)| (d.into(), n.into())));
+    let table = bench(&["-d", "100"]).data();
+    assert!(table.contains("| tg4 @ d100 |"), "{table}");
     let csv = bench(&["-o", "csv"]).data();
     let mut lines = csv.lines();
-    assert_eq!(lines.next().unwrap(), fields[..12].join(","));
+    assert_eq!(lines.next().unwrap(), fields[..13].join(","));
     assert_eq!(lines.count(), 2);
     let table = bench(&[]).data();
     let columns: Vec<usize> = table

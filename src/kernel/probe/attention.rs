@@ -53,19 +53,27 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
     let frequencies = rope.frequencies();
 
     // Where the tokens stand: past a window or a split now and then, else near the start.
-    let reach = match (random.below(3), r.u("", "SPLIT")) {
-        (0, split) if split > 0 => split + 40,
-        _ => 90,
-    };
+    let splits = r.u("", "SPLITS").max(1);
+    let far = random.below(3) == 0 && (splits > 1 || decode);
+    let reach = if far { r.u("", "SPLIT") + 40 } else { 90 };
     let ring = r.u("cache", "RING");
     let reach = reach.max(if window > 0 {
         (window + 40).min(700).max(ring * PAGE + 100)
     } else {
         0
     });
-    let rows = if decode { 1 } else { 1 + random.below(70) };
+    let rows = match (decode, far) {
+        (true, _) => 1,
+        (_, true) => 1 + random.below(9),
+        _ => 1 + random.below(70),
+    };
     // A text that all its tokens see begins with its step.
-    let pos = if a.causal { random.below(reach) } else { 0 };
+    let pos = match (a.causal, far && !decode) {
+        (false, _) => 0,
+        // On both sides of where a part ends.
+        (_, true) => reach - 41 - random.below(9),
+        _ => random.below(reach),
+    };
     let live = 1 + random.below(rows);
     let positions = pos + rows;
     let stride = if ring > 0 {
@@ -151,6 +159,7 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         expect.push(Expected {
             resource: kv_resource,
             first: to,
+            parts_of: None,
             values,
             kind,
             floor: 1e-3,
@@ -198,7 +207,6 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
             "attention_prompt" => dispatch.bindings[1].0,
             _ => dispatch.bindings[0].0,
         };
-        let splits = r.u("", "SPLITS").max(1);
         for t in 0..live {
             let q: Vec<f64> = if has_head {
                 (0..h).flat_map(|head| ready(t, head, gains[0])).collect()
@@ -210,8 +218,10 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
             let sinks = a.sinks.map(|_| &sinks[..]);
             let y = reference::attend(&a, sinks, &q, &keys, &values, (pos + t) as u32);
             // Parts are checked by joining them, as `attention_combine` would.
-            let first = if splits > 1 { usize::MAX } else { t * h * hd };
-            expect.push(floats(to, first, y));
+            expect.push(Expected {
+                parts_of: (splits > 1).then_some(t),
+                ..floats(to, t * h * hd, y)
+            });
         }
         let size = if splits > 1 { splits * (hd + 4) } else { hd };
         buffers.push((to, poison(rows * h * size + 4)));
@@ -244,11 +254,11 @@ pub(super) fn attention(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -
         }
         "attention_prompt" => (
             [&[u(rows), at_sinks], &page[..], &[scale]].concat(),
-            [h, rows.div_ceil(32), 1],
+            [h, rows.div_ceil(32), splits],
         ),
         _ => (
             [&[q_gain, at_sinks, eps, u(rows)], &page[..], &[scale]].concat(),
-            [h, rows.div_ceil(8), 1],
+            [h, rows.div_ceil(8), splits],
         ),
     };
     if has_head && turns {

@@ -15,6 +15,7 @@ fn whole(resource: Resource, first: usize, words: &[u32]) -> Expected {
     Expected {
         resource,
         first,
+        parts_of: None,
         values: words.iter().map(|w| f64::from(*w)).collect(),
         kind: Kind::Word,
         floor: 1.0,

@@ -57,6 +57,8 @@ pub struct Expected {
     pub resource: Resource,
     /// Index of the first.
     pub first: usize,
+    /// They are what comes of joining the parts of this token, which the buffer has in their place.
+    pub parts_of: Option<usize>,
     /// The values.
     pub values: Vec<f64>,
     /// How they are stored.
@@ -255,6 +257,7 @@ fn floats(resource: Resource, first: usize, values: Vec<f64>) -> Expected {
     Expected {
         resource,
         first,
+        parts_of: None,
         values,
         kind: Kind::Float,
         floor: 1e-3,
