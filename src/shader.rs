@@ -145,13 +145,8 @@ const FILES: &[(&str, &str)] = &[
         "input/add_norm",
         include_str!("../shaders/input/add_norm.wgsl"),
     ),
-    (
-        "input/add_post",
-        include_str!("../shaders/input/add_post.wgsl"),
-    ),
     ("input/norm", include_str!("../shaders/input/norm.wgsl")),
     ("input/plain", include_str!("../shaders/input/plain.wgsl")),
-    ("input/slots", include_str!("../shaders/input/slots.wgsl")),
     ("kv/f16", include_str!("../shaders/kv/f16.wgsl")),
     ("kv/f16_wide", include_str!("../shaders/kv/f16_wide.wgsl")),
     ("kv/f32", include_str!("../shaders/kv/f32.wgsl")),

@@ -1,10 +1,12 @@
-// The input of a mat-vec through a sandwich of norms (Gemma): the stream becomes s = x + RMSNorm(b) * post_gain,
-// and its RMSNorm is multiplied. One workgroup keeps s. Interface: see plain.wgsl.
+// The input of a mat-vec where the block before was normed: the stream becomes s = x + RMSNorm(b) * post_gain, and
+// its RMSNorm is multiplied (a sandwich of norms, as Gemma has) or, where not NORMED, s itself (norms behind blocks
+// alone, as OLMo 2 has). One workgroup keeps s. Interface: see plain.wgsl.
 import package::reduce::{sum};
 override X: u32;
 override B: u32;
 override S: u32;
 override VECTORS: u32;
+override NORMED: bool;
 @group(0) @binding(X) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(VECTORS) var<storage, read> vectors: array<vec4<f32>>;
 @group(0) @binding(B) var<storage, read> b: array<vec4<f32>>;
@@ -24,11 +26,17 @@ fn raw(i: u32, pre: f32, post_gain: u32) -> vec4<f32> {
 }
 
 fn gained(v: vec4<f32>, i: u32, gain: u32) -> vec4<f32> {
-    return v * vectors[gain + i];
+    if NORMED {
+        return v * vectors[gain + i];
+    }
+    return v;
 }
 
 fn finish(squares: f32, k: f32, eps: f32) -> f32 {
-    return inverseSqrt(squares / k + eps);
+    if NORMED {
+        return inverseSqrt(squares / k + eps);
+    }
+    return 1.0;
 }
 
 fn keep(i: u32, v: vec4<f32>) {

@@ -1,4 +1,5 @@
-// The input of a mat-vec as it is: x [K].
+// The input of a mat-vec as it is: x [K], from vec4 `post_gain` on (there is no such gain here, and an expert's input
+// is one of several side by side).
 // Interface of every file here, K in vec4s: `begin` gives what `raw` needs; `raw` is the residual stream's
 // element i; `gained` is what is multiplied; `finish` scales the product, given the sum of raw squares;
 // `keep` stores the stream where KEEPS.
@@ -11,7 +12,7 @@ fn begin(lane: u32, lanes: u32, k4: u32, eps: f32, lid: u32) -> f32 {
 }
 
 fn raw(i: u32, pre: f32, post_gain: u32) -> vec4<f32> {
-    return x[i];
+    return x[post_gain + i];
 }
 
 fn gained(v: vec4<f32>, i: u32, gain: u32) -> vec4<f32> {

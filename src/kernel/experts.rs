@@ -207,7 +207,7 @@ pub fn down(
     let mut d = Dispatch::new(&DOWN, label);
     d.team(way.team);
     let h = d.bind(h, Access::Read);
-    d.module("input", "input/slots", vec![("X", h)]);
+    d.module("input", "input/plain", vec![("X", h)]);
     way.bind(&mut d, caps, "rows", WEIGHT, w);
     bind(&mut d, routes, &w, rows, bias.is_some());
     d.set("USED", u(used));

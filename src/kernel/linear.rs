@@ -220,12 +220,9 @@ impl Input {
                 let vectors = d.bind(Resource::Vectors, Access::Read);
                 let b = d.bind(b, Access::Read);
                 let s = d.bind(s, Access::Write);
-                let consts = vec![("X", x), ("B", b), ("S", s), ("VECTORS", vectors)];
-                let file = match gain {
-                    Some(_) => "input/add_norm",
-                    None => "input/add_post",
-                };
-                d.module("input", file, consts);
+                let normed = ("NORMED", Const::B(gain.is_some()));
+                let consts = vec![("X", x), ("B", b), ("S", s), ("VECTORS", vectors), normed];
+                d.module("input", "input/add_norm", consts);
                 [u(gain.unwrap_or(0)), u(post_gain), Const::F(eps)]
             }
         }

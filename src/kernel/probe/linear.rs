@@ -32,7 +32,7 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
     match r.module("input") {
         Some("input/plain") => {}
         Some("input/norm") => input = reference::rms_norm(&input, gain, f64::from(EPS)),
-        file => {
+        _ => {
             let b = normals(random, k);
             buffers.push((r.bound("input", "B"), words(&b)));
             let normed = reference::rms_norm(&wide(&b), post, f64::from(EPS));
@@ -40,7 +40,7 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
             let s = r.bound("input", "S");
             buffers.push((s, poison(k)));
             expect.push(floats(s, 0, input.clone()));
-            if file == Some("input/add_norm") {
+            if r.b("input", "NORMED") {
                 input = reference::rms_norm(&input, gain, f64::from(EPS));
             }
         }
