@@ -231,7 +231,8 @@ impl Builder<'_> {
         fused: &str,
         rows: [usize; N],
     ) -> Result<[NodeId; N]> {
-        let own = self.len(&parts[0]).is_some();
+        // Where there is neither, it is the first part that is missed.
+        let own = self.len(fused).is_none() || self.len(&parts[0]).is_some();
         let total: usize = rows.iter().sum();
         let cols = self.width;
         let mut products = [x; N];

@@ -37,6 +37,9 @@ const FLOATS: &[(&str, &str)] = &[
     ("logits_scaling", "logit_scale"),
 ];
 
+/// Elements of the largest head that there is a kernel for.
+const MOST_HEAD_DIM: usize = 1024;
+
 /// A description with the family's defaults.
 pub(super) struct Config<'a> {
     family: &'static Family,
@@ -111,12 +114,20 @@ impl<'a> Config<'a> {
             .unwrap_or(self.family.minus_one)
     }
 
-    /// Elements of a head.
+    /// Elements of a head: even, as rotation wants it.
     pub(super) fn head_dim(&self) -> Result<usize> {
-        if let Some(dim) = self.size("head_dim")? {
-            return Ok(dim as usize);
+        let dim = match self.size("head_dim")? {
+            Some(dim) => dim as usize,
+            None => self.need("hidden_size")? / self.need("num_attention_heads")?.max(1),
+        };
+        if dim == 0 || dim > MOST_HEAD_DIM || !dim.is_multiple_of(2) {
+            return Err(Error::Config {
+                key: "head_dim".into(),
+                value: dim.to_string(),
+                want: "an even number up to 1024",
+            });
         }
-        Ok(self.need("hidden_size")? / self.need("num_attention_heads")?.max(1))
+        Ok(dim)
     }
 
     /// What is said of rotation, for layers without a window and for those with one: newer files have it
@@ -148,8 +159,16 @@ impl<'a> Config<'a> {
     /// Elements of a head that rotate.
     pub(super) fn rope_dims(&self) -> Result<usize> {
         let [rope, _] = self.ropes();
-        let share = self.rope_number(rope, "partial_rotary_factor")?;
-        Ok((self.head_dim()? as f64 * share.unwrap_or(1.0)) as usize)
+        let key = "partial_rotary_factor";
+        let share = self.rope_number(rope, key)?.unwrap_or(1.0);
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(Error::Config {
+                key: key.into(),
+                value: share.to_string(),
+                want: "a share of a head, above 0 and up to 1",
+            });
+        }
+        Ok((self.head_dim()? as f64 * share) as usize)
     }
 
     /// Rows and columns of FP8 weights that share a scale, where squares do.

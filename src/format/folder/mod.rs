@@ -17,6 +17,7 @@ use super::{Metadata, Source};
 use crate::error::{Error, FileProblem, Result};
 use crate::tensor::TensorInfo;
 use rows::Raw;
+use safetensors::SafeTensorError;
 use serde_json::Value as Json;
 
 /// The files of a folder that anything is read from, by name.
@@ -172,19 +173,17 @@ fn heads(name: &str, files: &Files) -> Result<(Vec<Source>, Raws)> {
 fn head(source: &Source, file: usize) -> Result<Vec<(String, Raw)>> {
     let bytes = source.bytes(0..source.len())?;
     let damaged = |reason: String| problem(source.name(), FileProblem::Safetensors { reason });
-    let (size, meta) =
-        safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let (size, meta) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| {
+        // What an interrupted download leaves.
+        damaged(match e {
+            SafeTensorError::MetadataIncompleteBuffer => {
+                "it ends in the middle of its tensors, or behind them".into()
+            }
+            e => e.to_string(),
+        })
+    })?;
     // The head is behind its length, of 8 bytes.
     let data = size as u64 + 8;
-    let end = data + meta.data_len() as u64;
-    if end != source.len() {
-        let what = "its tensors".to_string();
-        let (want, bytes) = (end, source.len());
-        return Err(problem(
-            source.name(),
-            FileProblem::Truncated { what, want, bytes },
-        ));
-    }
     let raw = |info: &safetensors::tensor::TensorInfo| Raw {
         file,
         offset: data + info.data_offsets.0 as u64,

@@ -9,7 +9,7 @@ use super::config::Config;
 use super::family::Family;
 use super::rows::{Convert, Piece, Raw, Recipe};
 use super::{Raws, problem};
-use crate::error::{FileProblem, Result};
+use crate::error::{Error, FileProblem, Result};
 use crate::quant::Format;
 use crate::rope::llama3_divisors;
 use crate::tensor::{DType, TensorInfo};
@@ -371,8 +371,13 @@ impl Maker<'_> {
                     ("short_factor", "rope_factors_short.weight"),
                 ] {
                     let list = rope[from].as_array().map_or(&[][..], Vec::as_slice);
-                    let values = list.iter().map(|v| v.as_f64().unwrap_or(1.0) as f32);
-                    self.literal(to, values.collect());
+                    let values = list.iter().map(|v| v.as_f64().map(|v| v as f32));
+                    let values = values.collect::<Option<_>>().ok_or_else(|| Error::Config {
+                        key: from.into(),
+                        value: rope[from].to_string(),
+                        want: "a list of numbers",
+                    })?;
+                    self.literal(to, values);
                 }
             }
             _ => {}
