@@ -13,6 +13,20 @@ use omnimini::plan::{Plan, longest, plan};
 mod common;
 use common::tiny::{GEMMA, LLAMA, Tiny};
 
+/// Whether a launch writes nothing that it binds otherwise, within a plan's buffers.
+fn apart(plan: &Plan, what: &str) {
+    for d in &plan.dispatches {
+        for (i, (r, access)) in d.bindings.iter().enumerate() {
+            let others = d.bindings.iter().enumerate();
+            let twice = others.filter(|(j, _)| *j != i).any(|(_, (o, _))| o == r);
+            assert!(!(twice && *access == Access::Write), "{what}: {d}");
+            if let Resource::Slot(s) = r {
+                assert!(*s < plan.slots.len(), "{what}: {d}");
+            }
+        }
+    }
+}
+
 fn plans(tiny: &Tiny, context: usize, tokens: usize) -> Vec<(&'static str, Plan)> {
     let checkpoint = Checkpoint::from_bytes(tiny.gguf(1)).unwrap();
     let graph = Description::new(&checkpoint)
@@ -60,22 +74,63 @@ fn no_launch_writes_what_it_reads_elsewhere() {
     for tiny in [&LLAMA, &GEMMA] {
         for tokens in [1, 64] {
             for (name, plan) in plans(tiny, 1024, tokens) {
+                apart(&plan, name);
+            }
+        }
+    }
+}
+
+/// Every family, as its folder says it: what a token costs, and what WebGPU lets a launch bind.
+#[test]
+fn every_family_is_planned_within_limits() {
+    let folders = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+    let mut families = 0;
+    for entry in std::fs::read_dir(folders).unwrap() {
+        let folder = entry.unwrap().path();
+        let Ok(checkpoint) = Checkpoint::open(&folder) else {
+            continue;
+        };
+        let Ok(model) = Description::new(&checkpoint) else {
+            continue;
+        };
+        families += 1;
+        let graph = model.graph(&checkpoint, Head::Last, 512).unwrap();
+        let kv = KvShape {
+            dtype: KvType::F16,
+            stride: 512 / PAGE,
+            ahead: 128,
+        };
+        // A norm of whole q and k is a launch of its own; experts are routed, go in two halves, and
+        // are summed.
+        let config = &model.config;
+        let most = match config.arch {
+            _ if config.experts.is_some() => 8,
+            "olmo2" => 7,
+            _ => 6,
+        };
+        for (name, caps) in caps() {
+            let what = format!("{} on {name}", folder.display());
+            for tokens in [1, 64] {
+                let plan = plan(&graph, &caps, kv, tokens).unwrap();
+                apart(&plan, &what);
                 for d in &plan.dispatches {
-                    for (i, (r, access)) in d.bindings.iter().enumerate() {
-                        let twice = d
-                            .bindings
-                            .iter()
-                            .enumerate()
-                            .any(|(j, (other, _))| i != j && r == other);
-                        assert!(!(twice && *access == Access::Write), "{name}: {d}");
-                        if let Resource::Slot(s) = r {
-                            assert!(*s < plan.slots.len());
-                        }
-                    }
+                    let storage = d.bindings.len();
+                    assert!(
+                        storage <= caps.max_storage_buffers as usize,
+                        "{what}: {storage} in {d}"
+                    );
+                }
+                for layer in (0..config.layers).filter(|_| tokens == 1) {
+                    let prefix = format!("blk.{layer}.");
+                    let of_layer = plan.dispatches.iter();
+                    let of_layer = of_layer.filter(|d| d.label.starts_with(&prefix));
+                    let labels: Vec<_> = of_layer.map(|d| d.label.as_str()).collect();
+                    assert!(labels.len() <= most, "{what}: {labels:?}");
                 }
             }
         }
     }
+    assert!(families >= 20, "{families} families");
 }
 
 /// At 131072 tokens decode is in many parts, which take little memory.
