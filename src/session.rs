@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
-use crate::engine::{Engine, Generation, LoadOptions, Sampling, Sequence, TokenLogprob};
+use crate::engine::{Engine, Generation, LoadOptions, Sampling, Sequence, Step, TokenLogprob};
 use crate::error::Result;
 use crate::format::Checkpoint;
 use crate::gpu::Gpu;
-use crate::text::{ChatTemplate, Detokenizer, Message, Role, StopFilter, Tokenizer, TokenizerSpec};
+use crate::text::{
+    ChatTemplate, Detokenizer, Effort, Message, Part, Request, Role, StopFilter, Tokenizer,
+    TokenizerSpec, Turn,
+};
 
 /// A model on a device, with its tokenizer and its chat template. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -136,16 +140,23 @@ pub struct Options {
     pub stop: Vec<String>,
     /// Log-probabilities of each token and of this many alternatives.
     pub logprobs: Option<usize>,
+    /// How long the model thinks before it speaks, where it can be told; as it is used to when `None`.
+    pub effort: Option<Effort>,
+    /// Functions that the model may call, each a JSON object
+    /// `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    pub tools: Vec<Json>,
 }
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// The model ended it, or a stop text was met.
     Stop,
     /// It reached its largest length, or the context's end.
     Length,
+    /// It calls functions, and waits for what they give.
+    ToolCalls,
 }
 
 /// Tokens counted.
@@ -244,36 +255,60 @@ impl Session {
     pub fn ask(&mut self, question: &str, options: &Options) -> Result<Answer<'_>> {
         if let [.., asked, said] = self.messages.as_slice()
             && asked.role == Role::User
-            && *said == Message::new(Role::Assistant, "")
+            && said.role == Role::Assistant
+            && said.content.is_empty()
+            && said.tool_calls.is_empty()
         {
             self.messages.truncate(self.messages.len() - 2);
         }
         self.messages.push(Message::new(Role::User, question));
-        let encoded = match &self.model.template {
-            Some(template) => template.encode(&self.model.tokenizer, &self.messages),
-            None => Err(crate::Error::NoTemplate),
-        };
-        let fits = encoded.and_then(|ids| {
-            self.check_bias(&options.sampling)?;
-            let context = self.model.engine.context();
-            if ids.len() > context {
-                return Err(crate::Error::Prompt {
-                    tokens: ids.len(),
-                    context,
-                });
-            }
-            Ok(ids)
-        });
-        match fits {
-            Ok(ids) => {
-                self.messages.push(Message::new(Role::Assistant, ""));
-                self.complete_into(&ids, options, true)
-            }
+        match self.prompt(options) {
+            Ok(ids) => self.answer(&ids, options),
             Err(e) => {
                 self.messages.pop();
                 Err(e)
             }
         }
+    }
+
+    /// Streams what the model says next, such as after the results of its calls were pushed.
+    ///
+    /// # Errors
+    /// See [`Session::ask`].
+    pub fn reply(&mut self, options: &Options) -> Result<Answer<'_>> {
+        let ids = self.prompt(options)?;
+        self.answer(&ids, options)
+    }
+
+    /// The tokens of the conversation as it stands.
+    fn prompt(&self, options: &Options) -> Result<Vec<u32>> {
+        let Model {
+            template,
+            tokenizer,
+            engine,
+        } = &self.model;
+        let template = template.as_ref().ok_or(crate::Error::NoTemplate)?;
+        let request = Request {
+            tools: &options.tools,
+            effort: options.effort,
+        };
+        let ids = template.encode_with(tokenizer, &self.messages, request)?;
+        self.check_bias(&options.sampling)?;
+        let context = engine.context();
+        if ids.len() > context {
+            return Err(crate::Error::Prompt {
+                tokens: ids.len(),
+                context,
+            });
+        }
+        Ok(ids)
+    }
+
+    /// An answer that becomes part of the conversation.
+    fn answer(&mut self, prompt: &[u32], options: &Options) -> Result<Answer<'_>> {
+        self.messages.push(Message::new(Role::Assistant, ""));
+        let turn = Turn::new(&self.model.tokenizer, prompt);
+        self.complete_into(prompt, options, Some(turn))
     }
 
     /// Goes on with tokens as they are, outside the conversation.
@@ -282,7 +317,7 @@ impl Session {
     /// Where the prompt is empty or does not fit the context, or a bias is for no token.
     pub fn complete(&mut self, prompt: &[u32], options: &Options) -> Result<Answer<'_>> {
         self.check_bias(&options.sampling)?;
-        self.complete_into(prompt, options, false)
+        self.complete_into(prompt, options, None)
     }
 
     fn check_bias(&self, sampling: &Sampling) -> Result<()> {
@@ -301,8 +336,9 @@ impl Session {
         &mut self,
         prompt: &[u32],
         options: &Options,
-        chat: bool,
+        turn: Option<Turn>,
     ) -> Result<Answer<'_>> {
+        let calls = self.messages.iter().map(|m| m.tool_calls.len()).sum();
         let tokenizer = Arc::clone(&self.model.tokenizer);
         let generation = self.sequence.generate(
             prompt,
@@ -311,7 +347,9 @@ impl Session {
             options.logprobs,
         )?;
         Ok(Answer {
-            said: if chat { self.messages.last_mut() } else { None },
+            said: turn.is_some().then(|| self.messages.last_mut()).flatten(),
+            turn: turn.unwrap_or_else(Turn::plain),
+            calls,
             prompt_tokens: prompt.len(),
             generation,
             tokenizer,
@@ -328,6 +366,8 @@ impl Session {
 pub struct Delta {
     /// Text that is certain now; may be empty.
     pub text: String,
+    /// What it is part of.
+    pub part: Part,
     /// The token it came with; `None` with text that was held back until the end.
     pub token: Option<u32>,
     /// Its log-probability, where asked for.
@@ -339,6 +379,9 @@ pub struct Delta {
 pub struct Answer<'s> {
     generation: Generation<'s>,
     said: Option<&'s mut Message>,
+    turn: Turn,
+    /// Calls made before this answer.
+    calls: usize,
     prompt_tokens: usize,
     tokenizer: Arc<Tokenizer>,
     detokenizer: Detokenizer,
@@ -365,36 +408,42 @@ impl Answer<'_> {
             if text.is_empty() {
                 return Ok(None);
             }
-            self.say(&text);
-            return Ok(Some(Delta {
-                text,
-                token: None,
-                logprob: None,
-            }));
+            return Ok(Some(self.say(text, self.turn.part().clone(), None)));
         };
         self.given += 1;
-        let mut text = if step.end || self.tokenizer.is_control(step.token) {
-            String::new()
+        let token = step.token;
+        let markup = step.end || self.tokenizer.is_control(token);
+        let bytes = if markup {
+            &[][..]
         } else {
-            self.detokenizer
-                .push(self.tokenizer.token_bytes(step.token))
+            self.tokenizer.token_bytes(token)
         };
-        if step.end {
-            text.push_str(&self.detokenizer.finish());
+        let part = self.turn.part().clone();
+        let bytes = self.turn.take(token, bytes);
+        // What was held back belongs to the part that ends here.
+        let closes = step.end || part != *self.turn.part();
+        let mut text = if closes {
+            self.detokenizer.finish()
+        } else {
+            self.detokenizer.push(&bytes)
+        };
+        // Stops end what is said; thoughts and calls may have their texts in them.
+        let mut stopped = false;
+        if part == Part::Content {
+            (text, stopped) = self.stops.push(&text);
+            if closes && !stopped {
+                text.push_str(&self.stops.finish());
+            }
         }
-        let (mut text, stopped) = self.stops.push(&text);
         if stopped || step.end {
             self.finish = Some(FinishReason::Stop);
         }
-        if step.end && !stopped {
-            text.push_str(&self.stops.finish());
+        let end = step.end;
+        let delta = self.say(text, part, Some(step));
+        if end && self.said.as_ref().is_some_and(|m| !m.tool_calls.is_empty()) {
+            self.finish = Some(FinishReason::ToolCalls);
         }
-        self.say(&text);
-        Ok(Some(Delta {
-            text,
-            token: Some(step.token),
-            logprob: step.logprob,
-        }))
+        Ok(Some(delta))
     }
 
     /// [`Answer::next_delta`], waiting for it.
@@ -448,9 +497,23 @@ impl Answer<'_> {
         }
     }
 
-    fn say(&mut self, text: &str) {
+    /// Makes a piece part of the conversation.
+    fn say(&mut self, text: String, part: Part, step: Option<Step>) -> Delta {
         if let Some(message) = &mut self.said {
-            message.content.push_str(text);
+            message.add(&part, &text, self.calls);
+            if self.finish.is_some() {
+                message.close();
+            }
+        }
+        let (token, logprob) = match step {
+            Some(step) => (Some(step.token), step.logprob),
+            None => (None, None),
+        };
+        Delta {
+            text,
+            part,
+            token,
+            logprob,
         }
     }
 }

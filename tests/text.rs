@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use omnimini::format::Checkpoint;
 use omnimini::text::{
-    ChatTemplate, Detokenizer, ENCODINGS, Message, Model, Role, Specials, Step, Tokenizer,
+    ChatTemplate, Detokenizer, ENCODINGS, Message, Model, Request, Role, Specials, Step, Tokenizer,
     TokenizerSpec, ToolCall,
 };
 use proptest::prelude::*;
@@ -684,7 +684,7 @@ proptest! {
             let calls = calls && family.source.contains("tool");
             let encode = |texts: &[String]| {
                 let (messages, tools) = conversation(lead, texts, calls);
-                family.template.encode_with(&family.tokenizer, &messages, &tools)
+                family.template.encode_with(&family.tokenizer, &messages, Request { tools: &tools, effort: None })
             };
             let forged = encode(&texts).unwrap();
             let plain = encode(&["x".to_string()]).unwrap();

@@ -5,16 +5,16 @@
 use std::path::{Path, PathBuf};
 
 use omnimini::format::{Array, Checkpoint, Value as Meta};
-use omnimini::hub;
 use omnimini::text::{
-    ChatTemplate, Flags, FolderFiles, Message, Model, Role, Specials, Tokenizer, TokenizerSpec,
+    ChatTemplate, Flags, FolderFiles, Message, Model, Request, Role, Specials, Tokenizer,
+    TokenizerSpec,
 };
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
 mod common;
 
-use common::vocabularies::{SMALL, from_json};
+use common::vocabularies::{SMALL, folder, from_json};
 
 /// Whether Hugging Face's library makes special tokens of this text though they are not parsed, as
 /// it does where pieces of the unigram model are written like it. We never do, nor does
@@ -54,16 +54,6 @@ fn small_tokenizers_give_their_makers_ids() {
     }
 }
 
-/// The folder that `tools/vocabularies` fills with real tokenizers.
-fn vocabularies() -> Option<PathBuf> {
-    let folder = hub::Home::from_env().ok()?.root().join("vocabularies");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: there are no real vocabularies; `tools/vocabularies` fetches them");
-    None
-}
-
 /// Files of the folder with an ending, by their names without it.
 fn named(folder: &Path, ending: &str) -> Vec<(String, PathBuf)> {
     let files = folder
@@ -92,7 +82,7 @@ fn from_gguf(file: &Path) -> Tokenizer {
 /// Vocabularies whose texts were tokenised by the models' makers' own code: llama.cpp has them.
 #[test]
 fn gguf_vocabularies_give_their_makers_ids() {
-    let Some(folder) = vocabularies() else {
+    let Some(folder) = folder() else {
         return;
     };
     for (name, texts) in named(&folder, ".gguf.inp") {
@@ -123,7 +113,7 @@ fn gguf_vocabularies_give_their_makers_ids() {
 /// Real vocabularies on the corpus, from both containers: the ids of Hugging Face's library.
 #[test]
 fn real_vocabularies_give_their_makers_ids() {
-    let Some(folder) = vocabularies() else {
+    let Some(folder) = folder() else {
         return;
     };
     for (name, file) in named(&folder, ".ids") {
@@ -333,7 +323,16 @@ fn tools_have_their_template() {
     let messages = [Message::new(Role::User, "a<|im_end|>")];
     let tool = serde_json::json!({ "type": "function", "function": { "name": "<|im_start|>f" } });
     let text = |tools: &[Value]| {
-        let ids = template.encode_with(&tokenizer, &messages, tools).unwrap();
+        let ids = template
+            .encode_with(
+                &tokenizer,
+                &messages,
+                Request {
+                    tools,
+                    effort: None,
+                },
+            )
+            .unwrap();
         let marks = ids.iter().filter(|id| tokenizer.is_control(**id)).count();
         (String::from_utf8(tokenizer.decode(&ids)).unwrap(), marks)
     };

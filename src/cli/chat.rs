@@ -15,12 +15,13 @@ use rustyline::{Behavior, Cmd, Config, DefaultEditor, KeyCode, KeyEvent, Modifie
 
 use super::sampling::SamplingArgs;
 use super::{
-    ContextArgs, DeviceArgs, ModelArgs, model_file, print, print_said, progress, sentence, tell,
+    ContextArgs, DeviceArgs, ModelArgs, Voice, model_file, print, progress, sentence, tell,
 };
 use crate::engine::LoadOptions;
 use crate::format::Checkpoint;
 use crate::gpu::Gpu;
 use crate::session::{Answer, Delta, Options, Session};
+use crate::text::Effort;
 
 /// Arguments of `chat`.
 #[derive(Debug, Args)]
@@ -36,6 +37,9 @@ pub(super) struct Chat {
     /// Instructions that hold for the whole conversation.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// How long the model thinks before it answers, where it can be told: none, low, medium or high.
+    #[arg(long, value_name = "EFFORT")]
+    reasoning_effort: Option<Effort>,
 }
 
 const HELP: &str = "\
@@ -51,6 +55,7 @@ impl Chat {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let options = Options {
             sampling: self.sampling.sampling(),
+            effort: self.reasoning_effort,
             ..Options::default()
         };
         let device = self.device.options(self.context.ctx);
@@ -225,10 +230,11 @@ fn say(
 ) -> anyhow::Result<()> {
     stop.store(false, Ordering::Relaxed);
     let mut answer = session.ask(text, options)?;
+    let mut voice = Voice::new();
     let stopped = loop {
         match next(&mut answer, stop) {
             None => break true,
-            Some(Ok(Some(delta))) => print_said(&delta.text)?,
+            Some(Ok(Some(delta))) => voice.say(&delta)?,
             Some(Ok(None)) => break false,
             Some(Err(e)) => {
                 print("\n")?;

@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::sampling::SamplingArgs;
 use super::{
-    ContextArgs, DeviceArgs, ModelArgs, print, print_json, print_said, progress, read_stdin, tell,
+    ContextArgs, DeviceArgs, ModelArgs, Voice, print, print_json, progress, read_stdin, tell,
 };
 use crate::engine::TokenLogprob;
 use crate::session::{FinishReason, Options, Timings, Usage};
-use crate::text::Specials;
+use crate::text::{Effort, Part, Specials};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -43,6 +43,9 @@ pub(super) struct Run {
     /// End the answer at this text; repeatable.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// How long the model thinks before it answers, where it can be told: none, low, medium or high.
+    #[arg(long, value_name = "EFFORT", conflicts_with = "raw")]
+    reasoning_effort: Option<Effort>,
     /// With --json: log-probabilities of each token and of the K best.
     #[arg(long, value_name = "K", requires = "json")]
     logprobs: Option<usize>,
@@ -58,6 +61,8 @@ pub(super) struct Run {
 #[derive(Debug, Serialize)]
 struct Report {
     text: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reasoning: String,
     tokens: Vec<u32>,
     finish_reason: Option<FinishReason>,
     usage: Usage,
@@ -94,6 +99,8 @@ impl Run {
             sampling: self.sampling.sampling(),
             stop: self.stop.clone(),
             logprobs: self.logprobs,
+            effort: self.reasoning_effort,
+            ..Options::default()
         };
         options.sampling.ignore_end = self.ignore_end;
         let mut answer = if self.raw || model.template().is_none() {
@@ -111,20 +118,26 @@ impl Run {
             session.system(self.system.as_deref().unwrap_or_default());
             session.ask(&prompt, &options)?
         };
-        let (mut text, mut tokens, mut logprobs) = (String::new(), Vec::new(), Vec::new());
+        let (mut text, mut reasoning) = (String::new(), String::new());
+        let (mut tokens, mut logprobs) = (Vec::new(), Vec::new());
+        let mut voice = Voice::new();
         while let Some(delta) = answer.next()? {
             if self.json {
-                text.push_str(&delta.text);
+                match delta.part {
+                    Part::Reasoning => reasoning.push_str(&delta.text),
+                    Part::Content | Part::Call(_) => text.push_str(&delta.text),
+                }
                 tokens.extend(delta.token);
                 logprobs.extend(delta.logprob);
-            } else if !delta.text.is_empty() {
-                print_said(&delta.text)?;
+            } else {
+                voice.say(&delta)?;
             }
         }
         let (usage, timings) = (answer.usage(), answer.timings());
         if self.json {
             return print_json(&Report {
                 text,
+                reasoning: reasoning.trim_end().into(),
                 tokens,
                 finish_reason: answer.finish_reason(),
                 usage,

@@ -31,6 +31,7 @@ Examples:
 
 Fields of --json:
   text           the answer
+  reasoning      what the model thought before it, where it thinks
   tokens         ids of the tokens made, the end token among them
   finish_reason  \"stop\": the model ended, or a --stop text was met; \"length\": --max-tokens or
                  the context's end was reached

@@ -15,7 +15,9 @@ use crate::engine::LoadOptions;
 use crate::gpu::DeviceOptions;
 use crate::kernel::attention::KvType;
 use crate::kernel::encode::ENCODERS;
+use crate::session::Delta;
 use crate::tensor::DType;
+use crate::text::Part;
 
 mod chat;
 mod generate;
@@ -208,14 +210,53 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what a model says: as it is, but in a terminal without the control characters by which
-/// it could move the cursor or worse.
-fn print_said(text: &str) -> anyhow::Result<()> {
-    if !io::stdout().is_terminal() {
-        return print(text);
-    }
+/// Without the control characters by which a model could move a terminal's cursor or worse.
+fn harmless(text: &str) -> String {
     let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
-    print(&text.replace(|c| !harmless(c), "\u{fffd}"))
+    text.replace(|c| !harmless(c), "\u{fffd}")
+}
+
+/// Prints an answer as it is made: what is said to standard output, thoughts and calls, which are no
+/// part of the answer, to standard error.
+struct Voice {
+    /// Whether something else than content was told last.
+    aside: bool,
+}
+
+impl Voice {
+    fn new() -> Self {
+        Self { aside: false }
+    }
+
+    fn say(&mut self, delta: &Delta) -> anyhow::Result<()> {
+        if delta.text.is_empty() {
+            return Ok(());
+        }
+        let mut err = io::stderr();
+        // Dim, where that can be seen.
+        let [dim, plain] = if err.is_terminal() {
+            ["\x1b[2m", "\x1b[0m"]
+        } else {
+            [""; 2]
+        };
+        if delta.part == Part::Content {
+            if std::mem::take(&mut self.aside) {
+                tell("");
+            }
+            return if io::stdout().is_terminal() {
+                print(&harmless(&delta.text))
+            } else {
+                print(&delta.text)
+            };
+        }
+        let begin = match &delta.part {
+            Part::Call(name) if !self.aside => harmless(&format!("{name} ")),
+            _ => String::new(),
+        };
+        self.aside = true;
+        let _ = write!(err, "{dim}{begin}{}{plain}", harmless(&delta.text));
+        Ok(())
+    }
 }
 
 /// Prints a value as JSON, on one line or several.

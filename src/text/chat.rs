@@ -6,6 +6,9 @@
 //! the text between two of them is deciphered and tokenised as one, so that the ids are those of
 //! the whole rendered string wherever no message tries to be clever.
 
+use std::fmt;
+use std::str::FromStr;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
@@ -43,6 +46,59 @@ impl Role {
     }
 }
 
+/// How long the model thinks before it speaks, where its template lets one choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effort {
+    /// Not at all or, of a model that cannot but think, as little as it can.
+    None,
+    /// A little.
+    Low,
+    /// As it is used to.
+    Medium,
+    /// As long as it takes.
+    High,
+}
+
+impl Effort {
+    /// Every effort, the least first.
+    pub const ALL: [Self; 4] = [Self::None, Self::Low, Self::Medium, Self::High];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+}
+
+impl fmt::Display for Effort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Effort {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|e| e.name() == s);
+        known.ok_or_else(|| format!("it is one of {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+/// What a template is told beside the messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    /// Tools that the assistant may call, each a JSON object
+    /// `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    pub tools: &'a [serde_json::Value],
+    /// How long it thinks; the template's own choice when `None`.
+    pub effort: Option<Effort>,
+}
+
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -50,6 +106,9 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// What the assistant thought before; templates leave it out once the next question comes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
     /// Functions that the assistant calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
@@ -75,6 +134,7 @@ impl Message {
         Self {
             role,
             content: content.into(),
+            reasoning: String::new(),
             tool_calls: Vec::new(),
             tool_call_id: None,
         }
@@ -83,6 +143,11 @@ impl Message {
     /// The message as templates know it, but for its role.
     fn said(&self) -> serde_json::Value {
         let mut said = serde_json::json!({ "content": self.content });
+        if !self.reasoning.is_empty() {
+            // Qwen's templates and most others know it by the first name, gpt-oss's by the second.
+            said["reasoning_content"] = self.reasoning.as_str().into();
+            said["thinking"] = self.reasoning.as_str().into();
+        }
         if let Some(id) = &self.tool_call_id {
             said["tool_call_id"] = id.clone().into();
         }
@@ -102,6 +167,23 @@ impl Message {
 
 /// Steps a template may take: enough for a thousand messages, too few to hang.
 const FUEL: u64 = 5_000_000;
+
+/// The day that templates are told it is, by `strftime`'s codes. A fixed one keeps prompts, and with
+/// them the prefix cache, the same from day to day.
+const DAY: &[(&str, &str)] = &[
+    ("%Y", "2024"),
+    ("%y", "24"),
+    ("%m", "07"),
+    ("%B", "July"),
+    ("%b", "Jul"),
+    ("%d", "26"),
+    ("%-d", "26"),
+    ("%A", "Friday"),
+    ("%a", "Fri"),
+    ("%H", "00"),
+    ("%M", "00"),
+    ("%S", "00"),
+];
 
 /// Templates of families whose files may carry none, by a marker of their vocabulary.
 const BUILT_IN: &[(&str, &str)] = &[
@@ -160,11 +242,10 @@ impl ChatTemplate {
                 Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
             },
         );
-        // A fixed day keeps prompts, and with them the prefix cache, the same from day to day.
-        environment.add_function(
-            "strftime_now",
-            |_format: String, _options: Kwargs| "26 Jul 2024",
-        );
+        environment.add_function("strftime_now", |format: String, _options: Kwargs| {
+            let codes = DAY.iter();
+            codes.fold(format, |text, (code, means)| text.replace(code, means))
+        });
         environment
             .add_template_owned("chat", source.to_string())
             .map_err(template)?;
@@ -213,11 +294,10 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`] where the template refuses the conversation, such as roles out of order.
     pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
-        self.encode_with(tokenizer, messages, &[])
+        self.encode_with(tokenizer, messages, Request::default())
     }
 
-    /// [`ChatTemplate::encode`] with tools that the assistant may call, each a JSON object
-    /// `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    /// [`ChatTemplate::encode`] with more that the template is told.
     ///
     /// # Errors
     /// See [`ChatTemplate::encode`].
@@ -225,9 +305,9 @@ impl ChatTemplate {
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
-        tools: &[serde_json::Value],
+        request: Request<'_>,
     ) -> Result<Vec<u32>> {
-        let (rendered, cipher) = self.render(tokenizer, messages, tools)?;
+        let (rendered, cipher) = self.render(tokenizer, messages, request)?;
         let mut ids = Vec::new();
         tokenizer.encode_marked(&rendered, |text| cipher.read(text), &mut ids);
         Ok(tokenizer.begin(ids))
@@ -238,7 +318,7 @@ impl ChatTemplate {
     /// # Errors
     /// See [`ChatTemplate::encode`].
     pub fn text(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<String> {
-        let (rendered, cipher) = self.render(tokenizer, messages, &[])?;
+        let (rendered, cipher) = self.render(tokenizer, messages, Request::default())?;
         Ok(cipher.read(&rendered).into_owned())
     }
 
@@ -247,10 +327,10 @@ impl ChatTemplate {
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
-        tools: &[serde_json::Value],
+        request: Request<'_>,
     ) -> Result<(String, Cipher)> {
         let said: serde_json::Value = messages.iter().map(Message::said).collect();
-        let said = serde_json::json!({ "messages": said, "tools": tools });
+        let said = serde_json::json!({ "messages": said, "tools": request.tools });
         let cipher = Cipher::new(tokenizer, &self.words, &said)?;
         let written = |key: &str| {
             let values = said[key].as_array().into_iter().flatten();
@@ -273,6 +353,9 @@ impl ChatTemplate {
             id.and_then(|id| tokenizer.spec.tokens.get(id as usize))
                 .map_or("", String::as_str)
         };
+        // Templates have defaults for what they are not told.
+        let effort =
+            |value: &dyn Fn(Effort) -> Value| request.effort.map_or(Value::UNDEFINED, value);
         let name = if self.has_tools && !tools.is_empty() {
             "tools"
         } else {
@@ -284,6 +367,12 @@ impl ChatTemplate {
                 // Templates ask whether there are tools.
                 tools => (!tools.is_empty()).then_some(tools),
                 add_generation_prompt => true,
+                // Qwen's and SmolLM's templates know whether, gpt-oss's how much.
+                enable_thinking => effort(&|effort| Value::from(effort != Effort::None)),
+                reasoning_effort => effort(&|effort| match effort {
+                    Effort::None => Value::from(Effort::Low.name()),
+                    effort => Value::from(effort.name()),
+                }),
                 bos_token => token(tokenizer.spec.bos),
                 eos_token => token(tokenizer.spec.eos),
             })

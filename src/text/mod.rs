@@ -2,6 +2,7 @@
 
 mod bert;
 mod bpe;
+mod channels;
 mod charsmap;
 mod chat;
 mod cipher;
@@ -31,7 +32,8 @@ use matcher::{Finder, Found};
 use spec::{SPACE, USER_DEFINED};
 use steps::Steps;
 
-pub use chat::{ChatTemplate, Message, Role, ToolCall};
+pub use channels::{Part, Turn};
+pub use chat::{ChatTemplate, Effort, Message, Request, Role, ToolCall};
 pub use encodings::ENCODINGS;
 pub use folder::FolderFiles;
 pub use spec::{Flags, Keep, Model, Step, TokenizerSpec};
@@ -46,14 +48,15 @@ pub enum Specials {
     Parse,
 }
 
-/// Markers that end an answer, whatever the file says.
+/// Markers that end an answer, whatever the file says, and [`MESSAGE_END`] with them where turns are one
+/// message.
 const ENDS: &[&str] = &[
     "<|im_end|>",
     "<end_of_turn>",
     "<|eot_id|>",
     "<|endoftext|>",
     "<|end_of_text|>",
-    "<|end|>",
+    MESSAGE_END,
     "<|return|>",
     "<|call|>",
     "<|eom_id|>",
@@ -61,6 +64,10 @@ const ENDS: &[&str] = &[
     "</s>",
     "<eos>",
 ];
+
+/// Phi's end of a turn, and of one of a turn's messages in harmony, which has channels.
+const MESSAGE_END: &str = "<|end|>";
+const CHANNEL: &str = "<|channel|>";
 
 #[derive(Debug)]
 enum Kind {
@@ -165,18 +172,24 @@ impl Tokenizer {
         let mut ends: Vec<u32> = [spec.eos, spec.eot].into_iter().flatten().collect();
         ends.extend(&spec.ends);
         let tokens = || spec.tokens.iter().zip(0u32..).zip(&control);
+        let markers = || tokens().filter(|(_, control)| **control).map(|(t, _)| t);
         ends.extend(
-            tokens()
-                .filter(|((text, _), control)| **control && ENDS.contains(&text.as_str()))
-                .map(|((_, id), _)| id),
+            markers()
+                .filter(|(t, _)| ENDS.contains(&t.as_str()))
+                .map(|(_, id)| id),
         );
+        if markers().any(|(text, _)| text == CHANNEL) {
+            ends.retain(|id| {
+                spec.tokens
+                    .get(*id as usize)
+                    .is_none_or(|t| t != MESSAGE_END)
+            });
+        }
         ends.sort_unstable();
         ends.dedup();
         let flags: FxHashMap<u32, Flags> = spec.flags.iter().copied().collect();
         let normalizer = Steps::new(&spec.normalizer)?;
-        let markers = tokens()
-            .filter(|(_, control)| **control)
-            .map(|((text, id), _)| (text.as_str().into(), id));
+        let markers = markers().map(|(text, id)| (text.as_str().into(), id));
         let markers = Finder::new(markers, &flags)?;
         let defined = |after: bool| {
             let normalized = |id: u32| flags.get(&id).is_some_and(|flags| flags.normalized);
@@ -220,6 +233,24 @@ impl Tokenizer {
     /// Whether a token is a marker rather than text.
     pub fn is_control(&self, id: u32) -> bool {
         self.control.get(id as usize) == Some(&true)
+    }
+
+    /// The token that stands for a text by itself, as markers and tags do.
+    fn marker(&self, text: &str) -> Option<u32> {
+        let mut id = None;
+        for finder in [&self.markers, &self.defined, &self.normalized] {
+            finder.each(text, &mut |found| {
+                if let Found::Token(token) = found {
+                    id = id.or(Some(token));
+                }
+            });
+        }
+        id.filter(|id| {
+            self.spec
+                .tokens
+                .get(*id as usize)
+                .is_some_and(|t| t == text)
+        })
     }
 
     /// The texts of all control tokens.

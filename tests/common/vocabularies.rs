@@ -38,3 +38,16 @@ pub fn from_json(json: &str) -> omnimini::Result<Tokenizer> {
     };
     Tokenizer::new(TokenizerSpec::from_folder(&files)?)
 }
+
+/// The folder that `tools/vocabularies` fills with real tokenizers.
+pub fn folder() -> Option<std::path::PathBuf> {
+    let folder = omnimini::hub::Home::from_env()
+        .ok()?
+        .root()
+        .join("vocabularies");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: there are no real vocabularies; `tools/vocabularies` fetches them");
+    None
+}
