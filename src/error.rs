@@ -138,6 +138,26 @@ pub enum Error {
         /// The context.
         context: usize,
     },
+    /// Text was asked of a model that makes none.
+    #[error("`{name}` is an encoder: it makes embeddings and no text; use `omnimini embed`")]
+    Encoder {
+        /// The model's name.
+        name: String,
+    },
+    /// A text that is longer than what a model can make a vector of.
+    #[error(
+        "the text has {tokens} tokens, and this model takes {limit} at most; give it in parts, or let it be cut \
+         (--truncate)"
+    )]
+    LongText {
+        /// Its tokens.
+        tokens: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// A text without a single token.
+    #[error("there is a text without a single token, of which no embedding can be made")]
+    EmptyText,
     /// A token id that the model does not know.
     #[error(
         "token {id} is outside the model's vocabulary of {vocab}; encode the text with this model's own tokenizer"

@@ -13,7 +13,8 @@ use crate::graph::{Experts, Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
 use crate::kernel::attention::{self, KvShape, Parts, Site};
 use crate::kernel::experts::Choice;
 use crate::kernel::linear::{self, Columns, Input, Inputs, Lists, Output, Tokens, Weight};
-use crate::kernel::{Dispatch, Resource, experts, pointwise};
+use crate::kernel::pointwise::{self, Plus};
+use crate::kernel::{Dispatch, Resource, experts};
 use crate::quant::Layout;
 
 /// A graph made concrete for one adapter and one number of tokens a step.
@@ -265,10 +266,17 @@ impl<'a> Planner<'a> {
         let node = self.graph.node(id);
         let rows = self.rows(id);
         let slot = match &node.op {
-            Op::Embed { table, scale } => {
+            Op::Embed {
+                table,
+                scale,
+                positions,
+                shift,
+            } => {
                 let y = self.slot_of(id);
+                let [positions, shift] = [positions, shift].map(|v| v.map(|v| self.vector(v) / 4));
+                let plus = Plus { positions, shift };
                 for part in self.weight(*table) {
-                    let d = pointwise::embed(self.caps, &node.label, part, *scale, y, rows);
+                    let d = pointwise::embed(self.caps, &node.label, part, *scale, plus, y, rows);
                     self.dispatches.push(d);
                 }
                 y
@@ -282,10 +290,26 @@ impl<'a> Planner<'a> {
                 self.dispatches.push(d);
                 y
             }
+            Op::LayerNorm { x, gain, bias, eps } => {
+                let x = self.value(*x)?;
+                let y = self.slot_of(id);
+                let affine = [gain, bias].map(|v| self.vector(*v) / 4);
+                let shape = [rows, node.cols];
+                let d = pointwise::layer_norm(self.caps, &node.label, x, affine, *eps, y, shape);
+                self.dispatches.push(d);
+                y
+            }
             Op::Linear { bias, .. } => {
                 let output = bias.map_or(Output::Store, |b| Output::Bias(self.vector(b)));
                 self.linear(id, output)?
             }
+            Op::Act { x, act } => match self.own(*x) {
+                Some(Op::Linear { bias, .. }) => {
+                    let bias = bias.map(|b| self.vector(b));
+                    self.linear(*x, Output::Act(*act, bias))?
+                }
+                _ => return Err(self.unplannable(id)),
+            },
             Op::Attention(_) => self.attention(id)?,
             Op::Experts(e) => self.experts(id, e, None)?,
             Op::Glu { gate, up, act } => self.glu(id, *gate, *up, *act)?,
