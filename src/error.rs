@@ -146,18 +146,23 @@ pub enum Error {
     },
     /// A text that is longer than what a model can make a vector of.
     #[error(
-        "the text has {tokens} tokens, and this model takes {limit} at most; give it in parts, or let it be cut \
-         (--truncate)"
+        "text {number} has {tokens} tokens, and {limit} are the most that it may have here; give it in parts, load \
+         the model with a longer context (--ctx) where it has one, or let texts be cut (--truncate)"
     )]
     LongText {
+        /// Which of the texts, from 1.
+        number: usize,
         /// Its tokens.
         tokens: usize,
         /// The most there may be.
         limit: usize,
     },
     /// A text without a single token.
-    #[error("there is a text without a single token, of which no embedding can be made")]
-    EmptyText,
+    #[error("text {number} has not a single token, so it has no embedding; leave it out")]
+    EmptyText {
+        /// Which of the texts, from 1.
+        number: usize,
+    },
     /// A token id that the model does not know.
     #[error(
         "token {id} is outside the model's vocabulary of {vocab}; encode the text with this model's own tokenizer"

@@ -290,7 +290,17 @@ fn long_texts_are_an_error_or_cut() {
         let words = "heron ".repeat(100);
         let all = EmbedOptions::default();
         let e = model.embed(&["short", &words], &all).unwrap_err();
-        assert!(matches!(e, Error::LongText { limit: 64, .. }), "{e}");
+        assert!(
+            matches!(
+                e,
+                Error::LongText {
+                    number: 2,
+                    limit: 64,
+                    ..
+                }
+            ),
+            "{e}"
+        );
         let cut = EmbedOptions {
             truncate: true,
             ..all
@@ -352,7 +362,7 @@ fn an_encoder_makes_no_text_and_keeps_no_cache() {
         .unwrap_err();
     assert!(matches!(e, Error::Encoder { .. }), "{e}");
     let e = block_on(engine.embed(&[&[2, 3], &[]], Pooling::Mean)).unwrap_err();
-    assert!(matches!(e, Error::EmptyText), "{e}");
+    assert!(matches!(e, Error::EmptyText { number: 2 }), "{e}");
     let e = block_on(engine.embed(&[&[2, 288]], Pooling::Mean)).unwrap_err();
     assert!(
         matches!(

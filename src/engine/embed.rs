@@ -197,16 +197,20 @@ impl Engine {
         ranges: &dyn Fn(usize) -> Vec<Range<usize>>,
     ) -> Result<Vec<Vec<f32>>> {
         let (vocab, limit) = (self.model.config.vocab, self.longest);
-        for text in texts {
+        for (number, text) in (1..).zip(texts) {
             if text.is_empty() {
-                return Err(Error::EmptyText);
+                return Err(Error::EmptyText { number });
             }
             if let Some(id) = text.iter().find(|t| **t as usize >= vocab) {
                 return Err(Error::Token { id: *id, vocab });
             }
             let tokens = text.len();
             if tokens > limit {
-                return Err(Error::LongText { tokens, limit });
+                return Err(Error::LongText {
+                    number,
+                    tokens,
+                    limit,
+                });
             }
         }
         let mut embedder = self.embedder().await?;
