@@ -15,7 +15,9 @@ use omnimini::kernel::attention::KvType;
 use omnimini::model::{Description, Head, Pooling};
 use omnimini::quant::testing::Rng;
 use omnimini::session::EmbedOptions;
-use omnimini::{Error, Model};
+use omnimini::tensor::DType;
+use omnimini::text::Specials;
+use omnimini::{Error, Model, hub};
 use pollster::block_on;
 use serde_json::Value;
 
@@ -307,7 +309,7 @@ fn long_texts_are_an_error_or_cut() {
         };
         let made = model.embed(&["short", &words], &cut).unwrap();
         let tokenizer = model.tokenizer();
-        let whole = tokenizer.encode_text(&words, omnimini::text::Specials::AsText);
+        let whole = tokenizer.encode_text(&words, Specials::AsText);
         assert_eq!((made[0].cut, made[1].cut), (0, whole.len() - 64));
         assert_eq!(made[1].tokens, 64);
         // What is left begins and ends as a text does.
@@ -390,7 +392,69 @@ fn embeddings_and_text_from_one_model() {
     let score = |sequence: &mut Sequence| block_on(sequence.score(&text, &text[1..], 0)).unwrap();
     let mut sequence = Sequence::new(&engine).unwrap();
     let before = score(&mut sequence);
-    let first = embed(&engine, &[text.clone()], Pooling::Last);
+    let first = embed(&engine, std::slice::from_ref(&text), Pooling::Last);
     assert_eq!(score(&mut sequence), before);
-    assert_eq!(embed(&engine, &[text.clone()], Pooling::Last), first);
+    assert_eq!(
+        embed(&engine, std::slice::from_ref(&text), Pooling::Last),
+        first
+    );
+}
+
+/// The folder that `tools/vocabularies` leaves in the cache folder.
+fn real() -> Option<PathBuf> {
+    let home = hub::Home::from_env().ok()?;
+    let folder = home.root().join("embeddings/all-minilm-l6-v2");
+    if folder.join("model.safetensors").is_file() {
+        return Some(folder);
+    }
+    println!("skipped: all-MiniLM-L6-v2 is not here; `tools/vocabularies` fetches it");
+    None
+}
+
+/// The real model: ids, vectors and what is like what, as its makers' code has it.
+#[test]
+fn all_minilm_is_its_makers() {
+    let Some(folder) = real() else { return };
+    let path = "tests/fixtures/reference/all-minilm-l6-v2.json";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let rows = fixture["texts"].as_array().unwrap();
+    let texts: Vec<&str> = rows.iter().map(|r| r["text"].as_str().unwrap()).collect();
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    // In f32, in halves where there are any, and in eight bits and four.
+    let quantised = |dtype| LoadOptions {
+        quant: Some(dtype),
+        ..options(Precision::F32)
+    };
+    let mut ways = vec![
+        ("f32", options(Precision::F32), F32),
+        ("q8_0", quantised(DType::Q8_0), 0.05),
+        ("q4_k", quantised(DType::Q4_K), 0.4),
+    ];
+    if common::gpu().caps.f16 {
+        ways.push(("f16", options(Precision::F16), F16));
+    }
+    for (way, options, limit) in ways {
+        let model = block_on(Model::open(&checkpoint, &options, &mut |_, _| {})).unwrap();
+        assert_eq!(model.engine().longest_text(), 512);
+        let made = model.embed(&texts, &EmbedOptions::default()).unwrap();
+        let mut worst = 0f64;
+        for (row, made) in rows.iter().zip(&made) {
+            let text = row["text"].as_str().unwrap();
+            let want: Vec<f32> = serde_json::from_value(row["vector"].clone()).unwrap();
+            let tokens = model.tokenizer().encode_text(text, Specials::AsText);
+            assert_eq!(tokens, ids(&row["ids"]), "{text:?}");
+            worst = worst.max(error(&made.vector, &want));
+        }
+        println!("all-MiniLM-L6-v2, {way}: {worst:.1e}");
+        assert!(worst < limit, "{way}: {worst:.1e}");
+        // The first six are pairs that mean the same.
+        for i in 0..6 {
+            let near = |j: &usize| made[i].similarity(&made[*j]);
+            let best = (0..6)
+                .filter(|j| *j != i)
+                .max_by(|a, b| near(a).total_cmp(&near(b)));
+            assert_eq!(best, Some(i ^ 1), "{way}: {:?}", texts[i]);
+        }
+    }
 }

@@ -157,10 +157,13 @@ impl Engine {
     /// [`Error::EmptyText`] and [`Error::LongText`] for texts that have no vector, [`Error::Token`] for
     /// a token that the model does not know, and where the device fails.
     pub async fn embed(&self, texts: &[&[u32]], pooling: Pooling) -> Result<Vec<Vec<f32>>> {
-        let ranges = |len: usize| match pooling {
-            Pooling::Mean => vec![0..len],
-            Pooling::Cls => vec![0..1],
-            Pooling::Last => vec![len - 1..len],
+        let ranges = |len: usize| {
+            let range = match pooling {
+                Pooling::Mean => 0..len,
+                Pooling::Cls => 0..1,
+                Pooling::Last => len - 1..len,
+            };
+            std::iter::once(range).collect()
         };
         let mut vectors = self.sums(texts, &ranges).await?;
         for vector in &mut vectors {
@@ -185,7 +188,9 @@ impl Engine {
         let mut states = self.sums(&[text], &each).await?.remove(0);
         // They are made as logits want them.
         let scale = self.model.config.logit_scale;
-        states.iter_mut().for_each(|v| *v *= scale);
+        for v in &mut states {
+            *v *= scale;
+        }
         Ok(states)
     }
 

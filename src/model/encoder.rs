@@ -32,12 +32,11 @@ impl Description {
             None => None,
         };
         // Who has no learned positions rotates.
-        let rope = match positions {
-            Some(_) => None,
-            None => {
-                let rope = c.rope(self.arch, checkpoint, false, context)?;
-                Some(b.graph.rope(rope))
-            }
+        let rope = if positions.is_none() {
+            let rope = c.rope(self.arch, checkpoint, false, context)?;
+            Some(b.graph.rope(rope))
+        } else {
+            None
         };
         let embedded = b.graph.embed(table, 1.0, positions, shift);
         let mut x = b.layer_norm(embedded, "token_embd_norm", c.eps)?;

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::{TINY, file, has_fields, run, run_with};
 
 /// A small encoder of BERT's structure.
@@ -115,7 +113,7 @@ fn what_cannot_be_embedded_is_said() {
     assert!(said.contains("no text"), "{said}");
     for command in [
         &["run", "-m", &model, "hi"][..],
-        &["bench", "-m", &model, "-r", "1"],
+        &["bench", "-m", &model, "--ctx", "64"],
         &["chat", "-m", &model],
     ] {
         let said = failure(command);
@@ -125,8 +123,6 @@ fn what_cannot_be_embedded_is_said() {
         );
         assert!(said.contains("omnimini embed"), "{command:?}: {said}");
     }
-    let config: Value = run(&["inspect", "-m", &model, "--json"]).code.into();
-    assert_eq!(config, 2, "inspect takes its model as it is");
     let report = run(&["inspect", &model, "--json"]).json();
     assert_eq!(report["config"]["pooling"], "mean");
     assert_eq!(report["config"]["causal"], false);

@@ -74,7 +74,9 @@ pub(super) fn norm(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Pro
     let mut params = vec![u(rows), u(d / 4), u(2), Const::F(EPS)];
     let y = if dispatch.kernel.name == "layer_norm" {
         // Far from zero, where a mean of squares would say nothing of the variance.
-        x.iter_mut().for_each(|v| *v += 30.0);
+        for v in &mut x {
+            *v += 30.0;
+        }
         buffers[0].1 = words(&x);
         params.insert(3, u(2 + d / 4));
         reference::layer_norm(&wide(&x), gain, bias, f64::from(EPS))
