@@ -213,7 +213,12 @@ fn words(s: Sizes, r: &Reader<'_>, resource: Resource, dtype: DType) -> Vec<u32>
             repack_rows(dtype, &blocks, s.rows, width, &mut packed).unwrap();
             bytemuck::pod_collect_to_vec(&packed)
         }
-        Resource::Vectors => floats(width.max(s.rows).max(hd)),
+        Resource::Vectors => {
+            // An embedding may have a vector for each position.
+            let positions = if r.0.kernel.name == "embed" { end } else { 1 };
+            floats(width.max(s.rows).max(hd) * positions)
+        }
+        Resource::Spans => (0..tokens as u32).flat_map(|t| [t, 1]).collect(),
         Resource::Kv(_) if r.halves() => {
             let half = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
             let pairs = some.chunks_exact(2).map(|p| half(p[0]) | half(p[1]) << 16);

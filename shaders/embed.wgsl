@@ -1,8 +1,9 @@
-// embed: y[T, D] = scale * W[token[T], D], rows of a block-quantised table.
-// bindings  0 params   1 step read Row [T]   2 y write f32 [T, D]   then the weight's
+// embed: y[T, D] = scale * W[token[T], D] + plus, rows of a block-quantised table and what comes beside them.
+// bindings  0 params   1 step read Row [T]   2 y write f32 [T, D]   then the weight's and plus's
 // launch    (ceil(D / 32 / WG), T, 1) workgroups of WG; an invocation makes one group of 32 elements
 // why       a table larger than a binding is split by rows: each part writes only the tokens that it holds
 import package::weight::{load, quants};
+import package::plus::{plus};
 override WG: u32;
 
 struct Params {
@@ -14,6 +15,9 @@ struct Params {
     plane2: u32,
     plane3: u32,
     scale: f32,
+    // Places among the vectors, in vec4s: of the first position's, and of the one that every row gets.
+    positions: u32,
+    shift: u32,
 }
 
 struct Row {
@@ -38,6 +42,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let q = load(g, planes);
     for (var i = 0u; i < 8u; i++) {
         let half = i / 4u;
-        y[(id.y * p.groups + id.x) * 8u + i] = (quants(q, i) * q.scale[half] + q.offset[half]) * p.scale;
+        let c = id.x * 8u + i;
+        y[id.y * p.groups * 8u + c] = (quants(q, i) * q.scale[half] + q.offset[half]) * p.scale
+            + plus(c, row.pos, p.groups * 8u, p.positions, p.shift);
     }
 }

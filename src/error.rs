@@ -138,6 +138,31 @@ pub enum Error {
         /// The context.
         context: usize,
     },
+    /// Text was asked of a model that makes none.
+    #[error("`{name}` is an encoder: it makes embeddings and no text; use `omnimini embed`")]
+    Encoder {
+        /// The model's name.
+        name: String,
+    },
+    /// A text that is longer than what a model can make a vector of.
+    #[error(
+        "text {number} has {tokens} tokens, and {limit} are the most that it may have here; give it in parts, load \
+         the model with a longer context (--ctx) where it has one, or let texts be cut (--truncate)"
+    )]
+    LongText {
+        /// Which of the texts, from 1.
+        number: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// A text without a single token.
+    #[error("text {number} has not a single token, so it has no embedding; leave it out")]
+    EmptyText {
+        /// Which of the texts, from 1.
+        number: usize,
+    },
     /// A token id that the model does not know.
     #[error(
         "token {id} is outside the model's vocabulary of {vocab}; encode the text with this model's own tokenizer"

@@ -36,4 +36,4 @@ pub use wgpu;
 
 pub use engine::{LoadOptions, Sampling};
 pub use error::{Error, Result};
-pub use session::{Model, Options, Session};
+pub use session::{EmbedOptions, Embedding, Model, Options, Session};

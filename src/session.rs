@@ -10,8 +10,9 @@ use crate::engine::{Engine, Generation, LoadOptions, Sampling, Sequence, Step, T
 use crate::error::Result;
 use crate::format::Checkpoint;
 use crate::gpu::Gpu;
+use crate::model::Pooling;
 use crate::text::{
-    ChatTemplate, Detokenizer, Effort, Message, Part, Request, Role, StopFilter, Tokenizer,
+    ChatTemplate, Detokenizer, Effort, Message, Part, Request, Role, Specials, StopFilter, Tokenizer,
     TokenizerSpec, Turn,
 };
 
@@ -108,10 +109,61 @@ impl Model {
         self.template.as_deref()
     }
 
+    /// One vector for each text, by which texts can be compared: of length 1 (L2), so that the dot product
+    /// of two is the cosine of the angle between them. Encoders (BERT's) and decoders alike have them.
+    ///
+    /// Texts are taken as they are: a prefix or an instruction that a model wants is the caller's to give.
+    /// Several texts go into one step on the device; texts of a mixture of experts, and those longer than a
+    /// step of 512 tokens, have steps of their own.
+    ///
+    /// # Errors
+    /// [`crate::Error::LongText`] where a text has more tokens than [`Engine::longest_text`] and may not be
+    /// cut, [`crate::Error::EmptyText`] where it has none, and where the device fails.
+    pub async fn embed_async(
+        &self,
+        texts: &[&str],
+        options: &EmbedOptions,
+    ) -> Result<Vec<Embedding>> {
+        let limit = self.engine.longest_text();
+        let mut ids = Vec::with_capacity(texts.len());
+        let mut cut = Vec::with_capacity(texts.len());
+        for text in texts {
+            let tokens = self.tokenizer.encode_text(text, Specials::AsText);
+            let over = tokens.len().saturating_sub(limit);
+            cut.push(if options.truncate { over } else { 0 });
+            ids.push(if options.truncate {
+                self.tokenizer.truncate(tokens, limit)
+            } else {
+                tokens
+            });
+        }
+        let pooling = options.pooling.unwrap_or(self.engine.model().pooling());
+        let tokens: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        let vectors = self.engine.embed(&tokens, pooling).await?;
+        let made = vectors.into_iter().zip(ids.iter().zip(cut));
+        Ok(made
+            .map(|(vector, (ids, cut))| Embedding {
+                vector,
+                tokens: ids.len(),
+                cut,
+            })
+            .collect())
+    }
+
+    /// [`Model::embed_async`], waiting for it.
+    ///
+    /// # Errors
+    /// See there.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn embed(&self, texts: &[&str], options: &EmbedOptions) -> Result<Vec<Embedding>> {
+        pollster::block_on(self.embed_async(texts, options))
+    }
+
     /// A new conversation.
     ///
     /// # Errors
-    /// Where as many are open as the model was loaded for.
+    /// Where as many are open as the model was loaded for, and [`crate::Error::Encoder`] where the model
+    /// makes no text.
     pub fn session(&self) -> Result<Session> {
         Ok(Session {
             model: self.clone(),
@@ -129,6 +181,38 @@ fn text(checkpoint: &Checkpoint) -> Result<(Arc<Tokenizer>, Option<Arc<ChatTempl
         Err(e) => return Err(e),
     };
     Ok((Arc::new(tokenizer), template))
+}
+
+/// How texts become vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EmbedOptions {
+    /// How a text's tokens become one vector; as the model's makers say when `None`, or, where they do
+    /// not, the mean in encoders and the last token in decoders.
+    pub pooling: Option<Pooling>,
+    /// Texts that are too long are cut: the tokens that end a text stay. Otherwise they are an error.
+    pub truncate: bool,
+}
+
+/// A text's vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedding {
+    /// As many numbers as the model is wide, the sum of whose squares is 1.
+    pub vector: Vec<f32>,
+    /// Tokens that it was made from, with those that begin and end a text.
+    pub tokens: usize,
+    /// Tokens of the text that were left out.
+    pub cut: usize,
+}
+
+impl Embedding {
+    /// How alike two texts are: the cosine of the angle between their vectors, from −1 to 1.
+    pub fn similarity(&self, other: &Self) -> f32 {
+        self.vector
+            .iter()
+            .zip(&other.vector)
+            .map(|(a, b)| a * b)
+            .sum()
+    }
 }
 
 /// What an answer may be, beside how its tokens are chosen.

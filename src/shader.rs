@@ -175,6 +175,7 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../shaders/lib/element_f32.wgsl"),
     ),
     ("lib/fit", include_str!("../shaders/lib/fit.wgsl")),
+    ("lib/gelu", include_str!("../shaders/lib/gelu.wgsl")),
     (
         "lib/gelu_tanh",
         include_str!("../shaders/lib/gelu_tanh.wgsl"),
@@ -195,6 +196,14 @@ const FILES: &[(&str, &str)] = &[
         include_str!("../shaders/lib/matrix_16.wgsl"),
     ),
     ("lib/matrix_8", include_str!("../shaders/lib/matrix_8.wgsl")),
+    (
+        "lib/plus_none",
+        include_str!("../shaders/lib/plus_none.wgsl"),
+    ),
+    (
+        "lib/plus_vectors",
+        include_str!("../shaders/lib/plus_vectors.wgsl"),
+    ),
     (
         "lib/reduce_none",
         include_str!("../shaders/lib/reduce_none.wgsl"),
@@ -249,6 +258,11 @@ const FILES: &[(&str, &str)] = &[
     (
         "lib/words_wide",
         include_str!("../shaders/lib/words_wide.wgsl"),
+    ),
+    ("output/act", include_str!("../shaders/output/act.wgsl")),
+    (
+        "output/act_bias",
+        include_str!("../shaders/output/act_bias.wgsl"),
     ),
     ("output/add", include_str!("../shaders/output/add.wgsl")),
     (

@@ -3,10 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use omnimini::format::Checkpoint;
-use omnimini::kernel::Access;
-use omnimini::kernel::Resource;
 use omnimini::kernel::attention::{KvShape, KvType, PAGE};
 use omnimini::kernel::catalog::caps;
+use omnimini::kernel::{Access, Dispatch, Resource};
 use omnimini::model::{Description, Head};
 use omnimini::plan::{Plan, longest, plan};
 
@@ -193,5 +192,37 @@ fn plans_are_as_they_were() {
         }
         let (_, plan) = plans(&small, 4096, 64).remove(0);
         insta::assert_snapshot!(format!("{}-prompt", tiny.arch), plan);
+    }
+}
+
+/// Products take biases, sums and the activation into themselves; all layers share one layer's keys and
+/// values.
+#[test]
+fn an_encoder_costs_ten_launches_a_layer() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("tests/fixtures/families/minilm");
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    let graph = Description::new(&checkpoint).unwrap();
+    let graph = graph.graph(&checkpoint, Head::Hidden, 64).unwrap();
+    let kv = KvShape {
+        dtype: KvType::F16,
+        stride: 2,
+        ahead: 64,
+    };
+    for (name, caps) in caps() {
+        let plan = plan(&graph, &caps, kv, 64).unwrap();
+        // Beside them the embedding and its norm; inputs in eight bits are made once for all who want them.
+        let products = |d: &&Dispatch| d.kernel.name != "quantize";
+        assert_eq!(
+            plan.dispatches.iter().filter(products).count(),
+            2 + 2 * 10,
+            "{name}"
+        );
+        let bound = plan.dispatches.iter().flat_map(|d| &d.bindings);
+        let other = |r: &Resource| matches!(r, Resource::Kv(layer) if *layer > 0);
+        assert!(!bound.map(|(r, _)| r).any(other), "{name}");
+        if name == "software" {
+            insta::assert_snapshot!("bert-prompt", plan);
+        }
     }
 }

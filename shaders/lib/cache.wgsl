@@ -22,13 +22,15 @@ struct Row {
 @group(0) @binding(ROWS) var<storage, read> step: array<Row>;
 @group(0) @binding(PAGES) var<storage, read> pages: array<u32>;
 
-// Rows in use from row `first` on, of at most `most`: those in use come before all others.
+// Rows of the sequence of row `first` from there on, of at most `most`: what follows them is not in use, or of
+// another sequence.
 fn live_rows(first: u32, most: u32) -> u32 {
     var low = 0u;
     var high = most;
     while low < high {
         let middle = (low + high) / 2u;
-        if step[first + middle].live == 0u {
+        let row = step[first + middle];
+        if row.live == 0u || row.slot != step[first].slot {
             high = middle;
         } else {
             low = middle + 1u;

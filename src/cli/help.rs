@@ -8,6 +8,7 @@ Examples:
   omnimini pull                              fetch the default model
   omnimini run \"Why is the sky blue?\"        answer one prompt
   omnimini chat -m gemma-3-270m              talk in the terminal
+  omnimini embed -m ./minilm \"one text\" \"another\" --similarity
   omnimini devices                           what it can run on
   omnimini bench -o md                       prompt and generation rates
 
@@ -50,6 +51,24 @@ Examples:
   omnimini chat --system \"You are a patient teacher.\"
 
 Type /help in the conversation to see what else can be typed there.";
+
+pub(super) const EMBED: &str = "\
+Examples:
+  omnimini embed -m ./all-MiniLM-L6-v2 \"A cat sleeps.\"
+  omnimini embed -m ./all-MiniLM-L6-v2 \"A cat sleeps.\" \"A dog barks.\" --similarity
+  omnimini embed -m ./bge-small-en-v1.5.gguf --file texts.txt --truncate --json
+  cat texts.txt | omnimini embed -m ./qwen3-embedding.gguf --file - --pooling last
+
+A text's vector is a line of numbers; its length is 1, so that the dot product of two vectors is the
+cosine of the angle between them. Encoders (BERT, nomic-embed) and decoders have vectors. How a
+vector is made of a text's tokens is what the model says, or else their mean in an encoder and the
+last token's in a decoder. Prefixes that a model wants (\"search_query: \") are yours to write.
+
+Fields of --json (an array, a text each):
+  index      which text, from 0
+  embedding  its vector
+  tokens     that it was made from
+  cut        tokens of the text that --truncate left out";
 
 pub(super) const PULL: &str = "\
 Examples:
@@ -224,6 +243,7 @@ mod tests {
             super::ALL,
             super::RUN,
             super::CHAT,
+            super::EMBED,
             super::PULL,
             super::LIST,
             super::RM,

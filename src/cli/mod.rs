@@ -20,6 +20,7 @@ use crate::tensor::DType;
 use crate::text::Part;
 
 mod chat;
+mod embed;
 mod generate;
 mod help;
 mod measure;
@@ -47,6 +48,9 @@ enum Command {
     /// Talk in the terminal.
     #[command(after_help = help::CHAT)]
     Chat(chat::Chat),
+    /// Turn texts into vectors, by which they can be compared.
+    #[command(after_help = help::EMBED)]
+    Embed(embed::Embed),
     /// Fetch a model into the cache folder.
     #[command(after_help = help::PULL)]
     Pull(models::Pull),
@@ -169,6 +173,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match cli.command {
         Command::Run(c) => c.run(),
         Command::Chat(c) => c.run(),
+        Command::Embed(c) => c.run(),
         Command::Pull(c) => c.run(),
         Command::List(c) => c.run(),
         Command::Rm(c) => c.run(),

@@ -59,8 +59,10 @@ impl Sequence {
     /// An empty sequence on an engine.
     ///
     /// # Errors
-    /// [`Error::SequencesFull`] where as many are open as the engine was loaded for.
+    /// [`Error::SequencesFull`] where as many are open as the engine was loaded for, and
+    /// [`Error::Encoder`] where the model makes no text.
     pub fn new(engine: &Arc<Engine>) -> Result<Self> {
+        engine.decoder()?;
         let mut state = engine.state();
         let slot = state.free_slots.pop().ok_or(Error::SequencesFull)?;
         let pools = state.cache.pools.iter();
@@ -369,7 +371,7 @@ impl Generation<'_> {
                     state.current = 0;
                     self.write_rows(&mut state, first, rows)?;
                     // Nobody asks for this chunk's logits.
-                    let count = engine.plans[1].body;
+                    let count = engine.decoder()?.plans[1].body;
                     let pieces = state.pace.chunk_pieces(rows, count);
                     let program = Arc::clone(&state.programs[1]);
                     let extent = Extent {
@@ -483,12 +485,10 @@ impl Generation<'_> {
                 .write_buffer(step, 0, bytemuck::bytes_of(&row));
         }
 
-        let program = Arc::clone(&state.programs[usize::from(prompt)]);
-        let (sampler, logits) = if prompt {
-            (&engine.sample_prompt, &engine.logits[1])
-        } else {
-            (&engine.sample_decode, &engine.logits[0])
-        };
+        let decoder = engine.decoder()?;
+        let which = usize::from(prompt);
+        let program = Arc::clone(&state.programs[which]);
+        let (sampler, logits) = (&decoder.sample[which], &decoder.logits[which]);
         let rows = prompt.then(|| self.prompt.len() - first);
         let pieces = match rows {
             Some(rows) => state.pace.chunk_pieces(rows, program.len()),
@@ -646,7 +646,7 @@ fn stops_short(e: &Error) -> bool {
 
 /// Submits all but the last of `pieces` parts of the first `count` launches of a program, for a step of
 /// this extent, and gives the last one, encoded.
-fn encode(
+pub(super) fn encode(
     engine: &Engine,
     program: &Program,
     count: usize,

@@ -15,6 +15,7 @@ use crate::plan::{self, Plan};
 use crate::tensor::DType;
 
 mod cache;
+mod embed;
 mod fill;
 mod generate;
 mod pace;
@@ -25,6 +26,7 @@ mod settle;
 mod upload;
 
 use cache::Cache;
+use embed::Embedder;
 use pace::{MOST_STEPS, Pace};
 use upload::Encoders;
 
@@ -98,8 +100,9 @@ struct State {
     generations: u64,
     free_slots: Vec<u32>,
     cache: Cache,
-    /// Of a decode step and of a prompt's chunk, on the cache's buffers as they are now.
-    programs: [Arc<Program>; 2],
+    /// Of a decode step and of a prompt's chunk, on the cache's buffers as they are now; none in an
+    /// encoder.
+    programs: Vec<Arc<Program>>,
     /// What the device took so far.
     pace: Pace,
 }
@@ -114,16 +117,29 @@ pub struct Engine {
     kv: KvShape,
     context: usize,
     chunk: usize,
-    sample_decode: Program,
-    sample_prompt: Program,
-    /// Where the logits `[vocabulary]` of decode and of prompts lie.
+    /// What makes text, in all models but encoders.
+    decoder: Option<Decoder>,
+    /// The graph that gives every token's last hidden state.
+    hidden: Graph,
+    /// What makes embeddings: from the start in encoders, elsewhere once it was wanted.
+    embedder: Mutex<Option<Embedder>>,
+    /// Tokens of the longest text that can have one.
+    longest: usize,
+    options: LoadOptions,
+    checks: Mutex<Checks>,
+    state: Mutex<State>,
+}
+
+/// What a model makes text with, beside its weights and its cache.
+#[derive(Debug)]
+struct Decoder {
+    /// Sampling after a decode step and after a prompt's chunk.
+    sample: [Program; 2],
+    /// Where the logits `[vocabulary]` of each lie.
     logits: [wgpu::Buffer; 2],
     plans: [Plan; 2],
     /// The graph that gives logits to every token.
     score: Graph,
-    options: LoadOptions,
-    checks: Mutex<Checks>,
-    state: Mutex<State>,
 }
 
 /// Loading, as it goes on: bytes of weights uploaded, and all of them.
@@ -166,12 +182,20 @@ impl Engine {
                 limit: model.config.context,
             });
         }
-        let mut graph = model.graph(checkpoint, Head::Last, options.first + context)?;
-        let mut score = model.graph(checkpoint, Head::All, options.first + context)?;
-        if let Some(dtype) = options.quant {
-            graph.shrink(dtype);
-            score.shrink(dtype);
-        }
+        let graph = |head| -> Result<Graph> {
+            let mut graph = model.graph(checkpoint, head, options.first + context)?;
+            if let Some(dtype) = options.quant {
+                graph.shrink(dtype);
+            }
+            Ok(graph)
+        };
+        let hidden = graph(Head::Hidden)?;
+        // Each names its weights as the one before it does, which may have more.
+        let [graph, score] = if model.is_encoder() {
+            [hidden.clone(), Graph::new()]
+        } else {
+            [graph(Head::Last)?, graph(Head::All)?]
+        };
         let chunk = options.chunk.clamp(2, 512);
         let kv = KvShape {
             dtype: options.kv,
@@ -180,7 +204,7 @@ impl Engine {
             ahead: chunk.max(2 * MOST_STEPS),
         };
         // What cannot be is said before anything is uploaded.
-        let cache = Cache::new(&gpu, &graph, kv, options)?;
+        let cache = Cache::new(&gpu, &score, kv, options)?;
         let pipelines = Pipelines::new(&gpu);
         let mut checks = Checks::open(&gpu);
         let encoders = Encoders::check(&gpu, &pipelines, &mut checks, checkpoint, &graph).await?;
@@ -188,8 +212,11 @@ impl Engine {
             &gpu,
             &pipelines,
             &mut checks,
-            true,
+            !model.is_encoder(),
             |caps| {
+                if model.is_encoder() {
+                    return Ok(vec![embed::plan(&hidden, caps, options.kv, context)?]);
+                }
                 let decode = plan::plan(&graph, caps, kv, 1)?;
                 Ok(vec![decode, plan::longest(&graph, caps, kv, chunk)?])
             },
@@ -197,65 +224,19 @@ impl Engine {
         )
         .await?;
         gpu.caps = caps;
-        let [decode, mut prompt]: [Plan; 2] = plans.try_into().map_err(|_| Error::Unplannable {
-            label: "the model".into(),
-        })?;
-        log::debug!("decode plan: {decode}");
-        log::debug!("prompt plan: {prompt}");
-
-        let vocab = model.config.vocab;
-        let rows = chunk.max(score::ROWS);
-        fixed_buffers(
+        rope_tables(
             &gpu,
             &mut buffers,
             &graph,
-            &cache,
-            options,
             options.first..options.first + context,
-            [rows, vocab],
         );
-        buffers.extend(cache.buffers());
-        let slots = |plan: &Plan, buffers: &mut Buffers| {
-            for (i, bytes) in plan.slots.iter().enumerate() {
-                let buffer = gpu.buffer(&format!("slot {i}"), *bytes as u64);
-                buffers.insert(Resource::Slot(i), buffer);
-            }
-            buffers[&plan.output].clone()
-        };
-        let program = |dispatches: &[Dispatch], buffers: &Buffers| {
-            Program::new(&gpu, &pipelines, dispatches, buffers)
-        };
-        pipelines.prepare(&gpu, decode.dispatches.iter().chain(&prompt.dispatches))?;
-        // Where memory does not suffice for a long chunk, it may for a shorter one.
-        let prompt_logits = loop {
-            let logits = slots(&prompt, &mut buffers);
-            match gpu.check() {
-                Err(Error::DeviceMemory) if prompt.tokens > plan::FEW => {
-                    prompt = plan::plan(&graph, &gpu.caps, kv, prompt.tokens / 2)?;
-                }
-                done => break done.map(|()| logits)?,
-            }
-        };
-        let chunk = prompt.tokens;
-        let prompt_program = program(&prompt.dispatches, &buffers)?;
-        let sampler = sample::sample(&gpu.caps, prompt.output, vocab, chunk);
-        let sample_prompt = program(&sampler, &buffers)?;
-        let decode_logits = slots(&decode, &mut buffers);
-        let decode_program = program(&decode.dispatches, &buffers)?;
-        let sampler = sample::sample(&gpu.caps, decode.output, vocab, 1);
-        let sample_decode = program(&sampler, &buffers)?;
-        gpu.check()?;
-        pipelines.save();
-        // The cache has its own, since they change.
-        buffers.retain(|resource, _| !matches!(resource, Resource::Kv(_)));
-
-        Ok(Arc::new(Self {
+        let mut engine = Self {
             state: Mutex::new(State {
                 current: 0,
                 generations: 0,
                 free_slots: (0..options.sequences as u32).rev().collect(),
                 cache,
-                programs: [Arc::new(decode_program), Arc::new(prompt_program)],
+                programs: Vec::new(),
                 pace: Pace::default(),
             }),
             options: options.clone(),
@@ -267,12 +248,92 @@ impl Engine {
             kv,
             context,
             chunk,
-            sample_decode,
-            sample_prompt,
+            decoder: None,
+            hidden,
+            embedder: Mutex::new(None),
+            longest: context,
+        };
+        match <[Plan; 2]>::try_from(plans) {
+            Ok(plans) => engine.decode_with(plans, &graph, score)?,
+            Err(plans) => engine.embed_with(plans)?,
+        }
+        engine.gpu.check()?;
+        engine.pipelines.save();
+        Ok(Arc::new(engine))
+    }
+
+    /// Makes what text is made with.
+    fn decode_with(&mut self, plans: [Plan; 2], graph: &Graph, score: Graph) -> Result<()> {
+        let [decode, mut prompt] = plans;
+        log::debug!("decode plan: {decode}");
+        log::debug!("prompt plan: {prompt}");
+        let (gpu, pipelines) = (&self.gpu, &self.pipelines);
+        let vocab = self.model.config.vocab;
+        let cache = &self
+            .state
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .cache;
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let rows = self.chunk.max(score::ROWS);
+        fixed_buffers(
+            gpu,
+            &mut buffers,
+            cache,
+            self.options.sequences,
+            [rows, vocab],
+        );
+        buffers.extend(cache.buffers());
+        let slots = |plan: &Plan, buffers: &mut Buffers| {
+            for (i, bytes) in plan.slots.iter().enumerate() {
+                let buffer = gpu.buffer(&format!("slot {i}"), *bytes as u64);
+                buffers.insert(Resource::Slot(i), buffer);
+            }
+            buffers[&plan.output].clone()
+        };
+        let program = |dispatches: &[Dispatch], buffers: &Buffers| {
+            Program::new(gpu, pipelines, dispatches, buffers)
+        };
+        pipelines.prepare(gpu, decode.dispatches.iter().chain(&prompt.dispatches))?;
+        // Where memory does not suffice for a long chunk, it may for a shorter one.
+        let prompt_logits = loop {
+            let logits = slots(&prompt, &mut buffers);
+            match gpu.check() {
+                Err(Error::DeviceMemory) if prompt.tokens > plan::FEW => {
+                    prompt = plan::plan(graph, &gpu.caps, self.kv, prompt.tokens / 2)?;
+                }
+                done => break done.map(|()| logits)?,
+            }
+        };
+        let prompt_program = program(&prompt.dispatches, &buffers)?;
+        let sampler = sample::sample(&gpu.caps, prompt.output, vocab, prompt.tokens);
+        let sample_prompt = program(&sampler, &buffers)?;
+        let decode_logits = slots(&decode, &mut buffers);
+        let decode_program = program(&decode.dispatches, &buffers)?;
+        let sampler = sample::sample(&gpu.caps, decode.output, vocab, 1);
+        let sample_decode = program(&sampler, &buffers)?;
+        // The cache has its own, since they change.
+        buffers.retain(|resource, _| !matches!(resource, Resource::Kv(_)));
+        self.buffers = buffers;
+        self.chunk = prompt.tokens;
+        self.state().programs = vec![Arc::new(decode_program), Arc::new(prompt_program)];
+        self.decoder = Some(Decoder {
+            sample: [sample_decode, sample_prompt],
             logits: [decode_logits, prompt_logits],
             plans: [decode, prompt],
             score,
-        }))
+        });
+        Ok(())
+    }
+
+    /// What it makes text with.
+    ///
+    /// # Errors
+    /// [`Error::Encoder`] where it makes none.
+    fn decoder(&self) -> Result<&Decoder> {
+        self.decoder.as_ref().ok_or_else(|| Error::Encoder {
+            name: self.model.config.name.clone(),
+        })
     }
 
     /// The model's description.
@@ -290,9 +351,9 @@ impl Engine {
         self.context
     }
 
-    /// The plans of a decode step and of a prompt chunk.
-    pub fn plans(&self) -> &[Plan; 2] {
-        &self.plans
+    /// The plans of a decode step and of a prompt chunk; an encoder has none.
+    pub fn plans(&self) -> &[Plan] {
+        self.decoder.as_ref().map_or(&[], |d| &d.plans)
     }
 
     /// How it was loaded.
@@ -313,7 +374,8 @@ impl Engine {
 
     /// Bytes that it takes with one sequence of the whole context.
     pub fn kv_bytes_full(&self) -> usize {
-        self.kv.bytes(self.score.attentions())
+        let decoder = self.decoder.iter();
+        self.kv.bytes(decoder.flat_map(|d| d.score.attentions()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -329,14 +391,12 @@ impl Engine {
     }
 }
 
-/// Buffers whose size does not depend on a plan.
+/// Buffers of the decode loop whose size does not depend on a plan.
 fn fixed_buffers(
     gpu: &Gpu,
     buffers: &mut Buffers,
-    graph: &Graph,
     cache: &Cache,
-    options: &LoadOptions,
-    positions: Range<usize>,
+    sequences: usize,
     [rows, vocab]: [usize; 2],
 ) {
     let mut add = |resource: Resource, bytes: usize| {
@@ -344,8 +404,7 @@ fn fixed_buffers(
     };
     add(Resource::Step, rows * size_of::<Row>());
     for pool in &cache.pools {
-        let entries = options.sequences * pool.entries;
-        add(Resource::Pages(pool.ring), entries * 4);
+        add(Resource::Pages(pool.ring), sequences * pool.entries * 4);
     }
     add(Resource::Sampler, size_of::<SamplerState>());
     add(Resource::Partials, PARTS as usize * 16);
@@ -353,6 +412,10 @@ fn fixed_buffers(
     add(Resource::History, vocab * 4);
     add(Resource::Bias, vocab * 4);
     add(Resource::Out, RING as usize * 4);
+}
+
+/// The tables of angles.
+fn rope_tables(gpu: &Gpu, buffers: &mut Buffers, graph: &Graph, positions: Range<usize>) {
     for (i, rope) in graph.ropes.iter().enumerate() {
         let table = rope.table(positions.clone());
         let buffer = gpu.buffer("rope", size_of_val(&table[..]) as u64);

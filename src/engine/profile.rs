@@ -51,7 +51,7 @@ impl Engine {
             });
         }
         let which = usize::from(what == Timed::Prompt);
-        let plan = &self.plans[which];
+        let plan = &self.decoder()?.plans[which];
         let mut rows: Vec<Row> = match what {
             Timed::Decode { depth } => vec![row(depth.min(self.context - 1))],
             Timed::Prompt => (0..self.chunk).map(row).collect(),

@@ -51,7 +51,10 @@ impl Sequence {
             });
         }
         let mut checks = std::mem::take(&mut *engine.checks());
-        let make = |caps: &Caps| Ok(vec![plan::plan(&engine.score, caps, engine.kv, ROWS)?]);
+        let make = |caps: &Caps| {
+            let graph = &engine.decoder()?.score;
+            Ok(vec![plan::plan(graph, caps, engine.kv, ROWS)?])
+        };
         let (gpu, pipelines) = (&engine.gpu, &engine.pipelines);
         let settled = settle(gpu, pipelines, &mut checks, false, make, || Ok(())).await;
         *engine.checks() = checks;

@@ -56,11 +56,13 @@ pub struct VectorSpec {
     pub first: usize,
 }
 
-/// Activations of gated feed-forward blocks.
+/// Activations of feed-forward blocks, gated or (times one) alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
     /// x · sigmoid(x).
     Silu,
+    /// GELU as it is defined, by the error function.
+    Gelu,
     /// GELU in its tanh form.
     GeluTanh,
     /// gpt-oss's: x · sigmoid(1.702 x) of x clamped to at most 7, times one more than the other half,
@@ -96,7 +98,7 @@ pub struct Attention {
     pub k: NodeId,
     /// Values `[T, kv_heads · head_dim]`.
     pub v: NodeId,
-    /// Which layer's cache.
+    /// Which layer's cache; those of an encoder, which keep nothing for the next step, share one.
     pub layer: usize,
     /// Query heads.
     pub heads: usize,
@@ -160,12 +162,16 @@ pub struct Experts {
 /// One operation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// Rows of a table by this step's token ids, times `scale`: `[T, D]`.
+    /// Rows of a table by this step's token ids, times `scale`, plus what else a row begins with: `[T, D]`.
     Embed {
         /// The table `[vocabulary, D]`.
         table: WeightId,
         /// Factor.
         scale: f32,
+        /// Learned positions, `[D]` for each, one after the other.
+        positions: Option<VectorId>,
+        /// A vector `[D]` that every row gets, such as BERT's for the first kind of sentence.
+        shift: Option<VectorId>,
     },
     /// x · gain / sqrt(mean(x²) + eps), row by row.
     RmsNorm {
@@ -174,6 +180,17 @@ pub enum Op {
         /// Gain, one for each column.
         gain: VectorId,
         /// Added to the mean square.
+        eps: f32,
+    },
+    /// (x − mean(x)) · gain / sqrt(variance(x) + eps) + bias, row by row.
+    LayerNorm {
+        /// Input.
+        x: NodeId,
+        /// Gain, one for each column.
+        gain: VectorId,
+        /// Bias, one for each column.
+        bias: VectorId,
+        /// Added to the variance.
         eps: f32,
     },
     /// x · Wᵀ (+ bias): [·, N].
@@ -193,6 +210,13 @@ pub enum Op {
         gate: NodeId,
         /// The other.
         up: NodeId,
+        /// Activation.
+        act: Act,
+    },
+    /// act(x), element by element.
+    Act {
+        /// Input: a product.
+        x: NodeId,
         /// Activation.
         act: Act,
     },
@@ -338,15 +362,34 @@ impl Graph {
     }
 
     /// [`Op::Embed`].
-    pub fn embed(&mut self, table: WeightId, scale: f32) -> NodeId {
+    pub fn embed(
+        &mut self,
+        table: WeightId,
+        scale: f32,
+        positions: Option<VectorId>,
+        shift: Option<VectorId>,
+    ) -> NodeId {
         let cols = self.weights[table.0].cols;
-        self.push(Op::Embed { table, scale }, cols, false, "embed")
+        let op = Op::Embed {
+            table,
+            scale,
+            positions,
+            shift,
+        };
+        self.push(op, cols, false, "embed")
     }
 
     /// [`Op::RmsNorm`].
     pub fn rms_norm(&mut self, x: NodeId, gain: VectorId, eps: f32) -> NodeId {
         let (cols, single) = self.shape(x);
         self.push(Op::RmsNorm { x, gain, eps }, cols, single, "norm")
+    }
+
+    /// [`Op::LayerNorm`].
+    pub fn layer_norm(&mut self, x: NodeId, gain: VectorId, bias: VectorId, eps: f32) -> NodeId {
+        let (cols, single) = self.shape(x);
+        let op = Op::LayerNorm { x, gain, bias, eps };
+        self.push(op, cols, single, "norm")
     }
 
     /// [`Op::Linear`], called after its weight.
@@ -383,6 +426,12 @@ impl Graph {
     pub fn glu(&mut self, gate: NodeId, up: NodeId, act: Act) -> NodeId {
         let (cols, single) = self.shape(gate);
         self.push(Op::Glu { gate, up, act }, cols, single, "glu")
+    }
+
+    /// [`Op::Act`].
+    pub fn act(&mut self, x: NodeId, act: Act) -> NodeId {
+        let (cols, single) = self.shape(x);
+        self.push(Op::Act { x, act }, cols, single, "act")
     }
 
     /// [`Op::Experts`].
@@ -434,6 +483,8 @@ pub fn inputs(op: &Op) -> Vec<NodeId> {
     match op {
         Op::Embed { .. } => vec![],
         Op::RmsNorm { x, .. }
+        | Op::LayerNorm { x, .. }
+        | Op::Act { x, .. }
         | Op::Linear { x, .. }
         | Op::Softcap { x, .. }
         | Op::LastRow { x } => vec![*x],

@@ -23,10 +23,41 @@ pub fn rms_norm(x: &[f64], gain: &[f32], eps: f64) -> Vec<f64> {
         .collect()
 }
 
+/// (x − mean(x)) · gain / sqrt(variance(x) + eps) + bias, for rows as long as `gain`.
+pub fn layer_norm(x: &[f64], gain: &[f32], bias: &[f32], eps: f64) -> Vec<f64> {
+    x.chunks_exact(gain.len())
+        .flat_map(|row| {
+            let n = row.len() as f64;
+            let mean = row.iter().sum::<f64>() / n;
+            let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+            let scale = 1.0 / (variance + eps).sqrt();
+            let affine = gain.iter().zip(bias);
+            row.iter()
+                .zip(affine)
+                .map(move |(v, (g, b))| (v - mean) * scale * f64::from(*g) + f64::from(*b))
+        })
+        .collect()
+}
+
+/// The error function, by a series whose terms have one sign.
+pub fn erf(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum, mut n) = (x, x, 1.0);
+    while term.abs() > 1e-17 * sum.abs() {
+        n += 2.0;
+        term *= 2.0 * x * x / n;
+        sum += term;
+    }
+    2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
+}
+
 /// A gated unit: the activation of `gate`, times `up`.
 pub fn glu(act: Act, gate: f64, up: f64) -> f64 {
     match act {
         Act::Silu => gate / (1.0 + (-gate).exp()) * up,
+        Act::Gelu => 0.5 * gate * (1.0 + erf(gate / 2f64.sqrt())) * up,
         Act::GeluTanh => {
             let t = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044_715 * gate.powi(3));
             0.5 * gate * (1.0 + t.tanh()) * up
@@ -137,13 +168,34 @@ pub fn evaluate_rounded(
     for node in &graph.nodes {
         let of = |id: &super::NodeId| values[id.0].as_slice();
         let value = match &node.op {
-            Op::Embed { table, scale } => {
+            Op::Embed {
+                table,
+                scale,
+                positions,
+                shift,
+            } => {
                 let table = matrix(table);
                 let row = |id: &u32| table[*id as usize * node.cols..][..node.cols].to_vec();
                 let scaled = |v: f32| f64::from(v) * f64::from(*scale);
-                tokens.iter().flat_map(row).map(scaled).collect()
+                let mut y: Vec<f64> = tokens.iter().flat_map(row).map(scaled).collect();
+                if let Some(positions) = positions {
+                    let positions = vector(positions);
+                    y.iter_mut()
+                        .zip(positions)
+                        .for_each(|(y, p)| *y += f64::from(p));
+                }
+                if let Some(shift) = shift {
+                    let shift = vector(shift);
+                    y.iter_mut()
+                        .zip(shift.iter().cycle())
+                        .for_each(|(y, s)| *y += f64::from(*s));
+                }
+                y
             }
             Op::RmsNorm { x, gain, eps } => rms_norm(of(x), &vector(gain), f64::from(*eps)),
+            Op::LayerNorm { x, gain, bias, eps } => {
+                layer_norm(of(x), &vector(gain), &vector(bias), f64::from(*eps))
+            }
             Op::Linear { x, w, bias } => {
                 let k = graph.weights[w.0].cols;
                 let mut y = linear(of(x), &matrix(w), k);
@@ -190,6 +242,7 @@ pub fn evaluate_rounded(
                 let pairs = of(gate).iter().zip(of(up));
                 pairs.map(|(g, u)| glu(*act, *g, *u)).collect()
             }
+            Op::Act { x, act } => of(x).iter().map(|x| glu(*act, *x, 1.0)).collect(),
             Op::Experts(e) => {
                 let [gate, up, down] = [&e.gate, &e.up, &e.down].map(matrix);
                 let biases = e.biases.map(|b| b.map(|b| vector(&b)));

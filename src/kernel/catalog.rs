@@ -4,7 +4,8 @@ use super::attention::{self, KvShape, KvType, Parts, Site};
 use super::encode::{self, ENCODERS};
 use super::experts::{self, Choice};
 use super::linear::{self, Columns, Input, Inputs, Lists, Output, Tokens, Weight};
-use super::{Dispatch, Resource, pointwise, sample};
+use super::pointwise::{self, Plus};
+use super::{Dispatch, Resource, sample};
 use crate::caps::{Caps, Precision};
 use crate::graph::{Act, Attention, NodeId, Sharpen, VectorId};
 use crate::quant::{FORMATS, Format, Layout};
@@ -300,7 +301,11 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
         Output::Add(b, Some(0)),
         Output::Glu(b, Act::Silu),
         Output::Glu(b, Act::GeluTanh),
+        Output::Glu(b, Act::Gelu),
         Output::Glu(b, Act::SiluClamped),
+        Output::Act(Act::Silu, None),
+        Output::Act(Act::Gelu, Some(0)),
+        Output::Act(Act::GeluTanh, Some(0)),
         Output::Softcap(30.0),
     ];
     let inputs_of = |w: &Weight| {
@@ -318,7 +323,25 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
         // A second and a third format, different for each row.
         let other = |n: usize, id| weight(FORMATS[(i + n) % FORMATS.len()].dtype, id);
         let label = format.name;
-        all.push(pointwise::embed(caps, label, w, 1.0, y, tokens));
+        // What is added to a row has nothing to do with its format.
+        let plus = [
+            Plus::default(),
+            Plus {
+                positions: Some(0),
+                shift: Some(0),
+            },
+            Plus {
+                positions: Some(0),
+                shift: None,
+            },
+            Plus {
+                positions: None,
+                shift: Some(0),
+            },
+        ];
+        for plus in &plus[..if i < 3 { 4 } else { 1 }] {
+            all.push(pointwise::embed(caps, label, w, 1.0, *plus, y, tokens));
+        }
         for input in inputs {
             all.push(linear::matvec(caps, label, w, input, Output::Store, row));
         }
@@ -402,6 +425,8 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
             y,
             [tokens, cols],
         ));
+        let d = pointwise::layer_norm(caps, "width", x, [0, 0], 1e-5, y, [tokens, cols]);
+        all.push(d);
         let parts = [cols, 64, 64];
         let shape = [tokens, cols + 128];
         all.push(pointwise::qk_norm(
@@ -426,6 +451,7 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
     for act in [
         None,
         Some(Act::Silu),
+        Some(Act::Gelu),
         Some(Act::GeluTanh),
         Some(Act::SiluClamped),
     ] {
@@ -440,6 +466,11 @@ pub fn sized(caps: &Caps, sizes: Sizes) -> Vec<Dispatch> {
     }
     all.extend(mixture(caps, tokens));
     all.push(pointwise::last_row("last_row", x, y, [tokens, COLS]));
+    all.push(pointwise::pool(
+        "pool",
+        [x, Resource::Spans, y],
+        [tokens, COLS],
+    ));
     for shape in ATTENTIONS {
         let kv = KvShape {
             dtype: shape.dtype,

@@ -240,6 +240,8 @@ pub enum Output {
     Add(Resource, Option<usize>),
     /// Times act(gate), of y's own shape.
     Glu(Resource, Act),
+    /// act(y), or of y plus a bias.
+    Act(Act, Option<usize>),
     /// cap · tanh(y / cap).
     Softcap(f32),
 }
@@ -267,6 +269,15 @@ impl Output {
                 d.module("output", "output/glu", vec![y, ("GATE", gate)]);
                 d.module("act", act_file(act), vec![]);
             }
+            Self::Act(act, bias) => {
+                if bias.is_some() {
+                    let vectors = ("BIAS", d.bind(Resource::Vectors, Access::Read));
+                    d.module("output", "output/act_bias", vec![y, vectors]);
+                } else {
+                    d.module("output", "output/act", vec![y]);
+                }
+                d.module("act", act_file(act), vec![]);
+            }
             Self::Softcap(cap) => {
                 d.module("output", "output/softcap", vec![y, ("CAP", Const::F(cap))]);
             }
@@ -275,7 +286,7 @@ impl Output {
 
     fn bias(self) -> usize {
         match self {
-            Self::Bias(at) | Self::Add(_, Some(at)) => at,
+            Self::Bias(at) | Self::Add(_, Some(at)) | Self::Act(_, Some(at)) => at,
             _ => 0,
         }
     }
@@ -285,6 +296,7 @@ impl Output {
 pub(super) fn act_file(act: Act) -> &'static str {
     match act {
         Act::Silu => "lib/silu",
+        Act::Gelu => "lib/gelu",
         Act::GeluTanh => "lib/gelu_tanh",
         Act::SiluClamped => "lib/silu_clamped",
     }

@@ -69,6 +69,8 @@ pub const KERNELS: &[&Kernel] = &[
     &pointwise::BINARY,
     &pointwise::EMBED,
     &pointwise::LAST_ROW,
+    &pointwise::LAYER_NORM,
+    &pointwise::POOL,
     &experts::DOWN,
     &experts::GLU,
     &experts::ROUTE,
@@ -101,6 +103,8 @@ pub enum Resource {
     Kv(usize),
     /// This step's rows.
     Step,
+    /// Which of them are summed: first and count of each.
+    Spans,
     /// The page tables: of layers that keep everything (0), or a ring of so many pages.
     Pages(usize),
     /// A rotary table.

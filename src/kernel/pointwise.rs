@@ -10,12 +10,23 @@ use crate::shader::Const;
 pub const EMBED: Kernel = kernel!(
     "embed",
     [
-        "groups", "first", "rows", "plane1", "plane2", "plane3", "scale"
+        "groups",
+        "first",
+        "rows",
+        "plane1",
+        "plane2",
+        "plane3",
+        "scale",
+        "positions",
+        "shift"
     ]
 );
 
 /// RMSNorm.
 pub const RMS_NORM: Kernel = kernel!("rms_norm", ["rows", "d4", "gain", "eps"]);
+
+/// LayerNorm.
+pub const LAYER_NORM: Kernel = kernel!("layer_norm", ["rows", "d4", "gain", "bias", "eps"]);
 
 /// x + RMSNorm(b).
 pub const ADD_NORM: Kernel = kernel!("add_norm", ["rows", "d4", "gain", "eps"]);
@@ -32,12 +43,25 @@ pub const BINARY: Kernel = kernel!("binary", ["n4"]);
 /// The last live row.
 pub const LAST_ROW: Kernel = kernel!("last_row", ["rows", "d4"]);
 
-/// y `[tokens, D]` = scale · table`[token]`; one launch for each part of the table.
+/// Sums of rows.
+pub const POOL: Kernel = kernel!("pool", ["d4"]);
+
+/// What an embedding gets beside its token's row: places among the vectors, in vec4s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plus {
+    /// A vector for each position, one after the other.
+    pub positions: Option<usize>,
+    /// A vector for every row.
+    pub shift: Option<usize>,
+}
+
+/// y `[tokens, D]` = scale · table`[token]` + `plus`; one launch for each part of the table.
 pub fn embed(
     caps: &Caps,
     label: &str,
     table: Weight,
     scale: f32,
+    plus: Plus,
     y: Resource,
     tokens: usize,
 ) -> Dispatch {
@@ -45,6 +69,16 @@ pub fn embed(
     d.bind(Resource::Step, Access::Read);
     d.bind(y, Access::Write);
     table.bind(&mut d, caps, WEIGHT);
+    if plus == Plus::default() {
+        d.module("plus", "lib/plus_none", vec![]);
+    } else {
+        let consts = vec![
+            ("VECTORS", d.bind(Resource::Vectors, Access::Read)),
+            ("POSITIONS", Const::B(plus.positions.is_some())),
+            ("SHIFT", Const::B(plus.shift.is_some())),
+        ];
+        d.module("plus", "lib/plus_vectors", consts);
+    }
     let wg = 32;
     d.set("WG", Const::U(wg));
     let groups = (table.cols / 32) as u32;
@@ -57,6 +91,8 @@ pub fn embed(
         p2,
         p3,
         Const::F(scale),
+        u(plus.positions.unwrap_or(0)),
+        u(plus.shift.unwrap_or(0)),
     ];
     d.grid[0] = groups.div_ceil(wg);
     d.along_tokens(1, tokens, 1);
@@ -82,6 +118,22 @@ pub fn rms_norm(
         y,
         [rows, cols],
     )
+}
+
+/// y `[rows, D]` = LayerNorm(x) · gain + bias; both in vec4s.
+pub fn layer_norm(
+    caps: &Caps,
+    label: &str,
+    x: Resource,
+    [gain, bias]: [usize; 2],
+    eps: f32,
+    y: Resource,
+    shape: [usize; 2],
+) -> Dispatch {
+    let d = Dispatch::new(&LAYER_NORM, label);
+    let mut d = norm(caps, d, x, gain, eps, y, shape);
+    d.params.insert(3, u(bias));
+    d
 }
 
 /// y `[rows, D]` = x + RMSNorm(b) · gain; `gain` in vec4s.
@@ -190,5 +242,20 @@ pub fn last_row(label: &str, x: Resource, y: Resource, [tokens, cols]: [usize; 2
     d.bind(y, Access::Write);
     d.set("WG", Const::U(64));
     d.params = vec![u(tokens), u(cols / 4)];
+    d
+}
+
+/// y `[spans, D]` = the sums of rows of x `[·, D]`: of `spans` (first, count) each; at most `most` of them.
+pub fn pool(label: &str, [x, spans, y]: [Resource; 3], [most, cols]: [usize; 2]) -> Dispatch {
+    let mut d = Dispatch::new(&POOL, label);
+    d.bind(x, Access::Read);
+    d.bind(spans, Access::Read);
+    d.bind(y, Access::Write);
+    let wg = 32;
+    d.set("WG", Const::U(wg));
+    d.params = vec![u(cols / 4)];
+    d.grid[0] = (cols as u32 / 4).div_ceil(wg);
+    // There are no more spans than tokens.
+    d.along_tokens(1, most, 1);
     d
 }

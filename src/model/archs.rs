@@ -11,6 +11,8 @@ use crate::graph::Act;
 pub struct Arch {
     /// `general.architecture`.
     pub name: &'static str,
+    /// Every token sees every other, and what comes out is a vector for each: BERT's block.
+    pub encoder: bool,
     /// Activation of the feed-forward block.
     pub act: Act,
     /// Rotating pairs are halves of the head apart, rather than neighbours.
@@ -40,6 +42,7 @@ pub struct Arch {
 /// The commonest answers.
 const PLAIN: Arch = Arch {
     name: "",
+    encoder: false,
     act: Act::Silu,
     neox: true,
     embed_scale: false,
@@ -128,6 +131,18 @@ pub const ARCHS: &[Arch] = &[
         yarn_truncate: false,
         post_attn_norm: None,
         ffn_norm: "post_attention_norm",
+        ..PLAIN
+    },
+    // BERT's encoders: MiniLM, BGE, E5, GTE.
+    Arch {
+        name: "bert",
+        encoder: true,
+        act: Act::Gelu,
+        ..PLAIN
+    },
+    Arch {
+        name: "nomic-bert",
+        encoder: true,
         ..PLAIN
     },
 ];

@@ -63,6 +63,32 @@ pub struct Config {
     pub turning_layers: Vec<bool>,
     /// Experts, where feed-forward blocks have any.
     pub experts: Option<Experts>,
+    /// Each token sees those before it and itself; where not, all of a text.
+    pub causal: bool,
+    /// How its makers make one vector of a text, where they say.
+    pub pooling: Option<Pooling>,
+}
+
+/// How the vectors of a text's tokens become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first token's: BERT's `[CLS]`.
+    Cls,
+    /// The last token's, which in a decoder has seen all others.
+    Last,
+}
+
+impl Pooling {
+    /// GGUF's numbers; there are others, for none and for models that rank.
+    fn of_number(number: u32) -> Option<Self> {
+        [None, Some(Self::Mean), Some(Self::Cls), Some(Self::Last)]
+            .get(number as usize)
+            .copied()
+            .flatten()
+    }
 }
 
 /// A mixture of experts.
@@ -239,7 +265,11 @@ impl Config {
             },
             vocab: table.rows_cols().0,
             context,
-            eps: keys.float("attention.layer_norm_rms_epsilon", 1e-5)?,
+            eps: if arch.encoder {
+                keys.float("attention.layer_norm_epsilon", 1e-12)?
+            } else {
+                keys.float("attention.layer_norm_rms_epsilon", 1e-5)?
+            },
             embed_scale: keys.positive("embedding_scale")?.unwrap_or(embed_scale),
             residual_scale: keys.positive("residual_scale")?.unwrap_or(1.0),
             logit_scale: keys.positive("logit_scale")?.unwrap_or(1.0),
@@ -260,6 +290,16 @@ impl Config {
             turning_layers: turning_layers(&keys, arch, layers)?,
             window,
             experts,
+            causal: keys
+                .checkpoint
+                .meta
+                .find(&keys.key("attention.causal"))?
+                .unwrap_or(!arch.encoder),
+            pooling: keys
+                .checkpoint
+                .meta
+                .find(&keys.key("pooling_type"))?
+                .and_then(Pooling::of_number),
         };
         config.check()?;
         Ok(config)

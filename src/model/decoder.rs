@@ -10,22 +10,34 @@ use crate::graph::{self, Act, Attention, Graph, NodeId, VectorId, WeightId, Weig
 use crate::quant::Format;
 use crate::tensor::TensorInfo;
 
-/// Which tokens get logits.
+/// What a graph gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// The last of a step.
+    /// Logits of the last token of a step.
     Last,
-    /// Every one.
+    /// Logits of every token.
     All,
+    /// The last hidden state `[width]` of every token, as embeddings are made from; where logits are
+    /// divided by a number ([`super::Config::logit_scale`]), it is, too.
+    Hidden,
 }
 
 impl Description {
     /// What the model computes for the tokens of one step of a sequence of up to `context` tokens.
     ///
     /// # Errors
-    /// Where a tensor is missing or has another shape than the config says.
+    /// Where a tensor is missing or has another shape than the config says, and [`Error::Encoder`] for
+    /// logits of a model that has none.
     pub fn graph(&self, checkpoint: &Checkpoint, head: Head, context: usize) -> Result<Graph> {
         let c = &self.config;
+        if self.is_encoder() && head != Head::Hidden {
+            return Err(Error::Encoder {
+                name: c.name.clone(),
+            });
+        }
+        if self.arch.encoder {
+            return self.encoder(checkpoint, context);
+        }
         let ropes = [false, true].map(|local| c.rope(self.arch, checkpoint, local, context));
         let [global, local] = ropes;
         let ropes = [global?, local?];
@@ -38,7 +50,9 @@ impl Description {
         // which a norm does not see but in its epsilon.
         let eps = c.eps / c.residual_scale.powi(2);
         let table = b.matrix("token_embd.weight", c.vocab, c.width)?;
-        let mut x = b.graph.embed(table, c.embed_scale / c.residual_scale);
+        let mut x = b
+            .graph
+            .embed(table, c.embed_scale / c.residual_scale, None, None);
         let (q_rows, kv_rows) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         for layer in 0..c.layers {
             let block = format!("blk.{layer}");
@@ -75,13 +89,13 @@ impl Description {
                 q,
                 k,
                 v,
-                layer,
+                layer: if c.causal { layer } else { 0 },
                 heads: c.heads,
                 kv_heads: c.kv_heads,
                 head_dim: c.head_dim,
                 scale: c.attn_scale,
                 sharpen: c.sharpen,
-                causal: true,
+                causal: c.causal,
                 window: c.window.filter(|_| local),
                 softcap: c.attn_softcap,
                 sinks,
@@ -122,6 +136,9 @@ impl Description {
             .graph
             .vector("output_norm.weight".into(), 0, c.width, gain);
         let normed = b.graph.rms_norm(x, gain, eps);
+        if head == Head::Hidden {
+            return Ok(b.graph);
+        }
         let own = checkpoint.tensor("output.weight").is_some();
         let output = if own {
             "output.weight"
@@ -138,22 +155,22 @@ impl Description {
 }
 
 /// A graph under way, with the checkpoint that its weights are looked up in.
-struct Builder<'a> {
-    graph: Graph,
-    checkpoint: &'a Checkpoint,
+pub(super) struct Builder<'a> {
+    pub(super) graph: Graph,
+    pub(super) checkpoint: &'a Checkpoint,
     /// Width of the residual stream.
-    width: usize,
+    pub(super) width: usize,
 }
 
 impl Builder<'_> {
     /// Elements of a part's weight, where there is one.
-    fn len(&self, part: &str) -> Option<usize> {
+    pub(super) fn len(&self, part: &str) -> Option<usize> {
         let tensor = self.checkpoint.tensor(&format!("{part}.weight"))?;
         Some(tensor.elements())
     }
 
     /// The tensor of a name, of `want`'s shape but for dimensions of one.
-    fn shaped(&self, name: &str, want: &[usize]) -> Result<&TensorInfo> {
+    pub(super) fn shaped(&self, name: &str, want: &[usize]) -> Result<&TensorInfo> {
         let info = self.checkpoint.need(name)?;
         let real =
             |shape: &[usize]| -> Vec<usize> { shape.iter().copied().filter(|n| *n != 1).collect() };
@@ -191,12 +208,12 @@ impl Builder<'_> {
     }
 
     /// A whole matrix `[rows, cols]`.
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId> {
+    pub(super) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId> {
         self.weight(name, &[rows, cols], 0..rows)
     }
 
     /// A vector, or several one after the other.
-    fn vector(&mut self, name: &str, shape: &[usize]) -> Result<VectorId> {
+    pub(super) fn vector(&mut self, name: &str, shape: &[usize]) -> Result<VectorId> {
         self.shaped(name, shape)?;
         let len = shape.iter().product();
         Ok(self.graph.vector(name.into(), 0, len, 1.0))
@@ -217,14 +234,20 @@ impl Builder<'_> {
     }
 
     /// A product, with a bias where the checkpoint has one.
-    fn linear(&mut self, x: NodeId, part: &str, rows: usize, cols: usize) -> Result<NodeId> {
+    pub(super) fn linear(
+        &mut self,
+        x: NodeId,
+        part: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<NodeId> {
         let w = self.matrix(&format!("{part}.weight"), rows, cols)?;
         let bias = self.optional(&format!("{part}.bias"), &[rows])?;
         Ok(self.graph.linear(x, w, bias))
     }
 
     /// Several products of the residual stream: tensors of their own, or one `fused` of all their rows.
-    fn split<const N: usize>(
+    pub(super) fn split<const N: usize>(
         &mut self,
         x: NodeId,
         parts: &[String; N],

@@ -7,9 +7,10 @@
 mod archs;
 mod config;
 mod decoder;
+mod encoder;
 
 pub use archs::{ARCHS, Arch};
-pub use config::{Config, Experts, RopeScaling};
+pub use config::{Config, Experts, Pooling, RopeScaling};
 pub use decoder::Head;
 
 use crate::error::{Error, Result};
@@ -25,6 +26,21 @@ pub struct Description {
 }
 
 impl Description {
+    /// Whether its tokens see the whole text, so that it makes vectors of texts and no texts.
+    pub fn is_encoder(&self) -> bool {
+        !self.config.causal
+    }
+
+    /// How its texts' vectors are made: as its makers say or, where they do not, by what fits its kind.
+    pub fn pooling(&self) -> Pooling {
+        let usual = if self.is_encoder() {
+            Pooling::Mean
+        } else {
+            Pooling::Last
+        };
+        self.config.pooling.unwrap_or(usual)
+    }
+
     /// Reads a checkpoint's description.
     ///
     /// # Errors

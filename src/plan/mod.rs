@@ -13,8 +13,13 @@ use crate::graph::{Experts, Graph, NodeId, Op, VectorId, WeightId, WeightSpec};
 use crate::kernel::attention::{self, KvShape, Parts, Site};
 use crate::kernel::experts::Choice;
 use crate::kernel::linear::{self, Columns, Input, Inputs, Lists, Output, Tokens, Weight};
-use crate::kernel::{Dispatch, Resource, experts, pointwise};
+use crate::kernel::pointwise::{self, Plus};
+use crate::kernel::{Dispatch, Resource, experts};
 use crate::quant::Layout;
+
+mod slots;
+
+use slots::assign;
 
 /// A graph made concrete for one adapter and one number of tokens a step.
 #[derive(Debug)]
@@ -265,10 +270,17 @@ impl<'a> Planner<'a> {
         let node = self.graph.node(id);
         let rows = self.rows(id);
         let slot = match &node.op {
-            Op::Embed { table, scale } => {
+            Op::Embed {
+                table,
+                scale,
+                positions,
+                shift,
+            } => {
                 let y = self.slot_of(id);
+                let [positions, shift] = [positions, shift].map(|v| v.map(|v| self.vector(v) / 4));
+                let plus = Plus { positions, shift };
                 for part in self.weight(*table) {
-                    let d = pointwise::embed(self.caps, &node.label, part, *scale, y, rows);
+                    let d = pointwise::embed(self.caps, &node.label, part, *scale, plus, y, rows);
                     self.dispatches.push(d);
                 }
                 y
@@ -282,10 +294,26 @@ impl<'a> Planner<'a> {
                 self.dispatches.push(d);
                 y
             }
+            Op::LayerNorm { x, gain, bias, eps } => {
+                let x = self.value(*x)?;
+                let y = self.slot_of(id);
+                let affine = [gain, bias].map(|v| self.vector(*v) / 4);
+                let shape = [rows, node.cols];
+                let d = pointwise::layer_norm(self.caps, &node.label, x, affine, *eps, y, shape);
+                self.dispatches.push(d);
+                y
+            }
             Op::Linear { bias, .. } => {
                 let output = bias.map_or(Output::Store, |b| Output::Bias(self.vector(b)));
                 self.linear(id, output)?
             }
+            Op::Act { x, act } => match self.own(*x) {
+                Some(Op::Linear { bias, .. }) => {
+                    let bias = bias.map(|b| self.vector(b));
+                    self.linear(*x, Output::Act(*act, bias))?
+                }
+                _ => return Err(self.unplannable(id)),
+            },
             Op::Attention(_) => self.attention(id)?,
             Op::Experts(e) => self.experts(id, e, None)?,
             Op::Glu { gate, up, act } => self.glu(id, *gate, *up, *act)?,
@@ -732,48 +760,4 @@ impl<'a> Planner<'a> {
         self.dispatches.push(d);
         Ok(y)
     }
-}
-
-/// Shares buffers between values that do not live at the same time: bytes of each buffer, and each
-/// value's buffer. A launch never writes a buffer that it reads otherwise, as WebGPU demands.
-fn assign(values: &[usize], dispatches: &[Dispatch], output: Resource) -> (Vec<usize>, Vec<usize>) {
-    let mut last = vec![0; values.len()];
-    for (i, d) in dispatches.iter().enumerate() {
-        for (r, _) in &d.bindings {
-            if let Resource::Slot(s) = r {
-                last[*s] = i;
-            }
-        }
-    }
-    if let Resource::Slot(s) = output {
-        last[s] = dispatches.len();
-    }
-    let mut physical = vec![usize::MAX; values.len()];
-    let mut buffers: Vec<usize> = Vec::new();
-    let mut free: Vec<usize> = Vec::new();
-    for (i, d) in dispatches.iter().enumerate() {
-        for (r, _) in &d.bindings {
-            let Resource::Slot(s) = *r else { continue };
-            if physical[s] != usize::MAX {
-                continue;
-            }
-            // The free buffer whose size fits best, grown if none is large enough.
-            let fit = |b: &usize| values[s].abs_diff(buffers[*b]);
-            let best = (0..free.len()).min_by_key(|f| fit(&free[*f]));
-            physical[s] = if let Some(f) = best {
-                free.swap_remove(f)
-            } else {
-                buffers.push(0);
-                buffers.len() - 1
-            };
-            let bytes = &mut buffers[physical[s]];
-            *bytes = (*bytes).max(values[s]);
-        }
-        for s in 0..values.len() {
-            if last[s] == i && physical[s] != usize::MAX && !free.contains(&physical[s]) {
-                free.push(physical[s]);
-            }
-        }
-    }
-    (buffers, physical)
 }

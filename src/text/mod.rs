@@ -290,6 +290,17 @@ impl Tokenizer {
         ids
     }
 
+    /// The first tokens of a text, `most` in all: those that every text ends with stay.
+    pub fn truncate(&self, mut ids: Vec<u32>, most: usize) -> Vec<u32> {
+        if ids.len() > most {
+            let end = &self.spec.end;
+            ids.truncate(most.saturating_sub(end.len()));
+            ids.extend(end);
+            ids.truncate(most);
+        }
+        ids
+    }
+
     /// Puts first what the model wants there, where it is not.
     fn begin(&self, mut ids: Vec<u32>) -> Vec<u32> {
         if !ids.starts_with(&self.spec.begin) {

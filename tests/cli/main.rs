@@ -10,6 +10,7 @@
 mod chat;
 #[path = "../common/mod.rs"]
 mod common;
+mod embed;
 mod errors;
 mod reports;
 
@@ -28,9 +29,10 @@ const TOKEN: u32 = 3 + 'a' as u32;
 /// Makes the model say `a` at every step.
 const A: &str = "100=10000";
 /// Every command.
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "chat",
+    "embed",
     "pull",
     "list",
     "rm",
@@ -159,6 +161,7 @@ fn every_help_has_examples() {
         &[][..],
         &["run"],
         &["chat"],
+        &["embed"],
         &["pull"],
         &["list"],
         &["rm"],
@@ -201,6 +204,9 @@ fn misuse_is_exit_code_2() {
         &["run", "--top-p", "1.5", "hi"],
         &["run", "--logit-bias", "3", "hi"],
         &["run", "--kv", "f64", "hi"],
+        &["embed", "--file", "f", "hi"],
+        &["embed", "--pooling", "max", "hi"],
+        &["embed", "--json", "--similarity", "a", "b"],
         &["rm"],
         &["inspect"],
         &["perplexity"],

@@ -29,12 +29,29 @@ const SIZES: &[(&str, &str)] = &[
 /// Those that are not.
 const FLOATS: &[(&str, &str)] = &[
     ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+    ("layer_norm_eps", "attention.layer_norm_epsilon"),
     ("attn_logit_softcapping", "attn_logit_softcapping"),
     ("final_logit_softcapping", "final_logit_softcapping"),
     ("embedding_multiplier", "embedding_scale"),
     ("residual_multiplier", "residual_scale"),
     ("attention_multiplier", "attention.scale"),
     ("logits_scaling", "logit_scale"),
+];
+
+/// Other names that makers have for a key, which is asked for by its first.
+const ALIASES: &[(&str, &[&str])] = &[
+    ("num_hidden_layers", &["n_layer"]),
+    ("hidden_size", &["n_embd"]),
+    ("intermediate_size", &["n_inner"]),
+    ("num_attention_heads", &["n_head"]),
+    (
+        "max_position_embeddings",
+        &["max_trained_positions", "n_positions"],
+    ),
+    ("layer_norm_eps", &["layer_norm_epsilon"]),
+    ("rope_theta", &["rotary_emb_base"]),
+    ("partial_rotary_factor", &["rotary_emb_fraction"]),
+    ("hidden_act", &["activation_function"]),
 ];
 
 /// Elements of the largest head that there is a kernel for.
@@ -58,8 +75,12 @@ impl<'a> Config<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a Json> {
-        let own = [self.text, self.top].into_iter().map(|part| &part[key]);
-        own.into_iter().find(|v| !v.is_null())
+        let others = ALIASES.iter().find(|(name, _)| *name == key);
+        let others = others.map_or(&[][..], |(_, others)| others);
+        let names = || std::iter::once(&key).chain(others);
+        let parts = [self.text, self.top].into_iter();
+        let mut own = parts.flat_map(|part| names().map(move |name| &part[*name]));
+        own.find(|v| !v.is_null())
     }
 
     /// A number; a key that is there and null has none, whatever the default.
@@ -189,6 +210,16 @@ impl<'a> Config<'a> {
 /// The metadata of a description.
 pub(super) fn metadata(family: &'static Family, json: &Json) -> Result<BTreeMap<String, Value>> {
     let config = Config::new(family, json);
+    let act = config.get("hidden_act").and_then(Json::as_str);
+    if let (Some(want), Some(act)) = (family.act, act)
+        && want != act
+    {
+        return Err(Error::Config {
+            key: "hidden_act".into(),
+            value: format!("`{}`", super::super::gguf::shown(act.as_bytes())),
+            want,
+        });
+    }
     let mut meta = BTreeMap::new();
     meta.insert(
         "general.architecture".to_string(),

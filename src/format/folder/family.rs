@@ -17,6 +17,8 @@ pub(super) struct Family {
     pub(super) minus_one: bool,
     /// What `post_attention_layernorm` is called in GGUF.
     pub(super) post_attention: &'static str,
+    /// The one activation (`hidden_act`) that its models may have, where others are known.
+    pub(super) act: Option<&'static str>,
     /// What `config.json` may leave out.
     pub(super) defaults: &'static [(&'static str, f64)],
 }
@@ -27,6 +29,7 @@ const PLAIN: Family = Family {
     rotary: false,
     minus_one: false,
     post_attention: "ffn_norm",
+    act: None,
     defaults: &[("rms_norm_eps", 1e-6)],
 };
 
@@ -52,6 +55,18 @@ const GEMMA3: Family = Family {
         ("vocab_size", 262_208.0),
     ],
     ..GEMMA
+};
+
+/// BERT's encoders, whose activation is in no GGUF key.
+const BERT: Family = Family {
+    model_type: "bert",
+    arch: "bert",
+    act: Some("gelu"),
+    defaults: &[
+        ("layer_norm_eps", 1e-12),
+        ("max_position_embeddings", 512.0),
+    ],
+    ..PLAIN
 };
 
 /// Every family we read. Defaults are those of the makers' configuration classes.
@@ -153,6 +168,18 @@ const FAMILIES: &[Family] = &[
             ("num_experts_per_tok", 4.0),
         ],
         ..PLAIN
+    },
+    BERT,
+    Family {
+        model_type: "nomic_bert",
+        arch: "nomic-bert",
+        act: None,
+        defaults: &[
+            ("layer_norm_eps", 1e-12),
+            ("max_position_embeddings", 2048.0),
+            ("rope_theta", 1000.0),
+        ],
+        ..BERT
     },
 ];
 

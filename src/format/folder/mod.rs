@@ -6,6 +6,7 @@
 
 mod config;
 mod family;
+mod pooling;
 mod rows;
 mod tensors;
 
@@ -20,7 +21,8 @@ use rows::Raw;
 use safetensors::SafeTensorError;
 use serde_json::Value as Json;
 
-/// The files of a folder that anything is read from, by name.
+/// The files of a folder that anything is read from, by name; the description of a part of a model is
+/// `PART/config.json`.
 pub type Files = BTreeMap<String, Source>;
 
 /// Endings of their names.
@@ -40,8 +42,16 @@ pub(super) fn files(folder: &std::path::Path) -> Result<Files> {
         let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
             continue;
         };
-        if !name.starts_with('.') && ENDINGS.iter().any(|end| name.ends_with(end)) {
+        if name.starts_with('.') {
+            continue;
+        }
+        if ENDINGS.iter().any(|end| name.ends_with(end)) {
             files.insert(name, Source::open(&entry.path())?);
+            continue;
+        }
+        let part = entry.path().join("config.json");
+        if part.is_file() {
+            files.insert(format!("{name}/config.json"), Source::open(&part)?);
         }
     }
     Ok(files)
@@ -91,6 +101,10 @@ pub(super) fn read(name: &str, files: &Files) -> Result<Folder> {
     let folder = std::path::Path::new(name).file_name();
     let folder = folder.and_then(|f| f.to_str()).unwrap_or(name);
     meta.insert("general.name".into(), super::Value::String(folder.into()));
+    if let Some(number) = pooling::read(files)? {
+        let key = format!("{}.pooling_type", family.arch);
+        meta.insert(key, super::Value::U32(number));
+    }
     let (tensors, recipes) = tensors::translate(family, &config, &raws, name)?;
     Ok(Folder {
         meta: Metadata(meta),

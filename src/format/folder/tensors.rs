@@ -32,6 +32,40 @@ const PARTS: &[(&str, &str)] = &[
     ("mlp.gate_up_proj", "ffn_up"),
     ("mlp.gate", "ffn_gate_inp"),
     ("mlp.router", "ffn_gate_inp"),
+    // BERT's,
+    ("attention.self.query", "attn_q"),
+    ("attention.self.key", "attn_k"),
+    ("attention.self.value", "attn_v"),
+    ("attention.output.dense", "attn_output"),
+    ("attention.output.LayerNorm", "attn_output_norm"),
+    ("intermediate.dense", "ffn_up"),
+    ("output.dense", "ffn_down"),
+    ("output.LayerNorm", "layer_output_norm"),
+    // and nomic's, whose second product is the gate.
+    ("attn.Wqkv", "attn_qkv"),
+    ("attn.out_proj", "attn_output"),
+    ("norm1", "attn_output_norm"),
+    ("mlp.fc11", "ffn_up"),
+    ("mlp.fc12", "ffn_gate"),
+    ("mlp.fc2", "ffn_down"),
+    ("norm2", "layer_output_norm"),
+];
+
+/// What BERT's encoders have before their layers, and what GGUF calls it.
+const EMBEDDINGS: &[(&str, &str)] = &[
+    ("embeddings.word_embeddings.weight", "token_embd.weight"),
+    (
+        "embeddings.position_embeddings.weight",
+        "position_embd.weight",
+    ),
+    (
+        "embeddings.token_type_embeddings.weight",
+        "token_types.weight",
+    ),
+    ("embeddings.LayerNorm.weight", "token_embd_norm.weight"),
+    ("embeddings.LayerNorm.bias", "token_embd_norm.bias"),
+    ("emb_ln.weight", "token_embd_norm.weight"),
+    ("emb_ln.bias", "token_embd_norm.bias"),
 ];
 
 /// Parts of one of many experts.
@@ -42,7 +76,10 @@ const EXPERT_PARTS: &[(&str, &str)] = &[
 ];
 
 /// Where models that are more than text keep the part that is.
-const PREFIXES: [&str; 4] = [
+const PREFIXES: [&str; 7] = [
+    "bert.encoder.",
+    "bert.",
+    "encoder.",
     "model.language_model.",
     "language_model.model.",
     "language_model.",
@@ -50,7 +87,10 @@ const PREFIXES: [&str; 4] = [
 ];
 
 /// What is there and not needed, or not by itself.
-const IDLE: [&str; 6] = [
+const IDLE: [&str; 9] = [
+    "position_ids",
+    "pooler.",
+    "cls.",
     "rotary_emb.inv_freq",
     "vision",
     "multi_modal_projector",
@@ -99,6 +139,14 @@ pub(super) fn translate(
             }
             continue;
         }
+        if let Some((_, to)) = EMBEDDINGS.iter().find(|(from, _)| *from == short) {
+            if raw.shape.len() == 1 {
+                maker.vector(to, raw, false)?;
+            } else {
+                maker.matrix(to, name, raw, None)?;
+            }
+            continue;
+        }
         match short {
             "embed_tokens.weight" => maker.matrix("token_embd.weight", name, raw, None)?,
             "norm.weight" => maker.vector("output_norm.weight", raw, family.minus_one)?,
@@ -123,7 +171,10 @@ fn unknown(name: &str) {
 
 /// Number and part of `layers.N.part`.
 fn layer(name: &str) -> Option<(usize, &str)> {
-    let (number, part) = name.strip_prefix("layers.")?.split_once('.')?;
+    let rest = ["layers.", "layer."]
+        .iter()
+        .find_map(|p| name.strip_prefix(p));
+    let (number, part) = rest?.split_once('.')?;
     Some((number.parse().ok()?, part))
 }
 

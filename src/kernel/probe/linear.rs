@@ -159,6 +159,13 @@ pub(super) fn finish(
                 *y = reference::glu(r.act(), f64::from(g), *y);
             }
         }
+        Some(file @ ("output/act" | "output/act_bias")) => {
+            let biased = file == "output/act_bias";
+            for (y, b) in y.iter_mut().zip(biases.iter().cycle()) {
+                let v = *y + if biased { f64::from(*b) } else { 0.0 };
+                *y = reference::glu(r.act(), v, 1.0);
+            }
+        }
         Some("output/softcap") => {
             for y in y {
                 *y = reference::softcap(*y, r.f("output", "CAP"));

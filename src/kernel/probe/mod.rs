@@ -177,6 +177,7 @@ impl Reader<'_> {
 
     fn act(&self) -> Act {
         match self.module("act") {
+            Some("lib/gelu") => Act::Gelu,
             Some("lib/gelu_tanh") => Act::GeluTanh,
             Some("lib/silu_clamped") => Act::SiluClamped,
             _ => Act::Silu,
@@ -282,7 +283,8 @@ pub fn probe(dispatch: &Dispatch, seed: u64) -> Probe {
         name if name.starts_with("matmul_") => linear::matmul(dispatch, &r, &mut random),
         name if name.starts_with("encode_") => encode::encode(dispatch, &r, &mut random),
         "embed" => pointwise::embed(dispatch, &r, &mut random),
-        "rms_norm" | "add_norm" => pointwise::norm(dispatch, &r, &mut random),
+        "rms_norm" | "add_norm" | "layer_norm" => pointwise::norm(dispatch, &r, &mut random),
+        "pool" => pointwise::pool(dispatch, &r, &mut random),
         "qk_norm" => pointwise::qk_norm(dispatch, &r, &mut random),
         "append_lanes"
         | "attention_decode"
