@@ -39,7 +39,7 @@ pub enum Error {
     },
     /// Weights that are not numbers.
     #[error(
-        "{what} has a weight that is NaN or infinite, so the model cannot be quantised; \
+        "{what} has a weight that is NaN or infinite, so the model cannot be used; \
          fetch or convert it again"
     )]
     NotFinite {
