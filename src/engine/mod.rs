@@ -1,14 +1,14 @@
 //! A device with a model loaded: weights, KV cache, the step loop, and the sequences on it.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 use crate::gpu::{Buffers, Checks, DeviceOptions, Gpu, Pipelines, Program};
 use crate::graph::Graph;
-use crate::kernel::attention::{KvShape, KvType, PAGE};
-use crate::kernel::sample::{self, PARTS, RING, SamplerState};
+use crate::kernel::attention::{KvShape, KvType};
+use crate::kernel::sample;
 use crate::kernel::{Dispatch, Resource};
 use crate::model::{Description, Head};
 use crate::plan::{self, Plan};
@@ -17,6 +17,7 @@ use crate::tensor::DType;
 mod cache;
 mod fill;
 mod generate;
+mod memory;
 mod pace;
 mod profile;
 mod sampling;
@@ -25,10 +26,12 @@ mod settle;
 mod upload;
 
 use cache::Cache;
+use memory::Outline;
 use pace::{MOST_STEPS, Pace};
 use upload::Encoders;
 
 pub use generate::{Generation, Sequence, Step, TokenLogprob};
+pub use memory::{Memory, budget, estimate, fit, ways};
 pub use profile::{LaunchTime, Timed, by_operation};
 pub use sampling::Sampling;
 
@@ -52,6 +55,9 @@ pub struct LoadOptions {
     pub kv: KvType,
     /// Bytes that the cache may grow to; as many as the device has when `None`.
     pub cache: Option<u64>,
+    /// Bytes that the model may take of the device, its cache filled; as many as there are, where the
+    /// device says, when `None`. What takes more is refused.
+    pub memory: Option<u64>,
     /// Tokens of a prompt that are computed at once, at most.
     pub chunk: usize,
     /// Matrices that have more bits are quantised to this type as they are loaded, on the device
@@ -70,6 +76,7 @@ impl Default for LoadOptions {
             sequences: 16,
             kv: KvType::F16,
             cache: None,
+            memory: None,
             chunk: 128,
             quant: None,
         }
@@ -150,50 +157,62 @@ impl Engine {
     /// Where the model is not supported, memory does not suffice, or the adapter computes wrongly
     /// ([`Error::BrokenDriver`]).
     pub async fn load_on(
-        mut gpu: Gpu,
+        gpu: Gpu,
         checkpoint: &Checkpoint,
         options: &LoadOptions,
         progress: OnProgress<'_>,
     ) -> Result<Arc<Self>> {
-        let model = Description::new(checkpoint)?;
-        let context = options
-            .context
-            .unwrap_or(DEFAULT_CONTEXT.min(model.config.context))
-            .max(1);
-        if context > model.config.context && !options.stretch {
-            return Err(Error::Context {
-                wanted: context,
-                limit: model.config.context,
-            });
-        }
-        let mut graph = model.graph(checkpoint, Head::Last, options.first + context)?;
-        let mut score = model.graph(checkpoint, Head::All, options.first + context)?;
-        if let Some(dtype) = options.quant {
-            graph.shrink(dtype);
-            score.shrink(dtype);
-        }
-        let chunk = options.chunk.clamp(2, 512);
-        let kv = KvShape {
-            dtype: options.kv,
-            stride: context.div_ceil(PAGE),
-            // Two submissions of steps may turn out to be past the end.
-            ahead: chunk.max(2 * MOST_STEPS),
-        };
         // What cannot be is said before anything is uploaded.
-        let cache = Cache::new(&gpu, &graph, kv, options)?;
+        let outline = Outline::new(checkpoint, options)?;
+        let cache = Cache::new(&gpu, &outline.graph, outline.kv, options)?;
+        let refuse = |caps: &Caps, limit| match memory::refusal(checkpoint, caps, options, limit) {
+            Ok(e) | Err(e) => e,
+        };
+        let (need, limit) = (
+            outline.memory(&gpu.caps, options)?,
+            memory::limit(&gpu, options),
+        );
+        if let Some(limit) = limit.filter(|limit| need.total() > *limit) {
+            return Err(refuse(&gpu.caps, Some(limit)));
+        }
+        let caps = gpu.caps.clone();
+        let built = Self::build(gpu, checkpoint, options, outline, cache, progress).await;
+        built.map_err(|e| match e {
+            Error::DeviceMemory => refuse(&caps, None),
+            e => e,
+        })
+    }
+
+    /// Uploads what there is an outline of, and makes what runs it.
+    async fn build(
+        mut gpu: Gpu,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        outline: Outline,
+        cache: Cache,
+        progress: OnProgress<'_>,
+    ) -> Result<Arc<Self>> {
+        let score = memory::graph(&outline.model, checkpoint, options, Head::All)?;
         let pipelines = Pipelines::new(&gpu);
         let mut checks = Checks::open(&gpu);
-        let encoders = Encoders::check(&gpu, &pipelines, &mut checks, checkpoint, &graph).await?;
+        let encoders =
+            Encoders::check(&gpu, &pipelines, &mut checks, checkpoint, &outline.graph).await?;
         let (plans, caps, mut buffers) = settle::settle(
             &gpu,
             &pipelines,
             &mut checks,
             true,
-            |caps| {
-                let decode = plan::plan(&graph, caps, kv, 1)?;
-                Ok(vec![decode, plan::longest(&graph, caps, kv, chunk)?])
+            |caps| outline.plans(caps).map(Vec::from),
+            || {
+                upload::weights(
+                    &gpu,
+                    &pipelines,
+                    &encoders,
+                    checkpoint,
+                    &outline.graph,
+                    progress,
+                )
             },
-            || upload::weights(&gpu, &pipelines, &encoders, checkpoint, &graph, progress),
         )
         .await?;
         gpu.caps = caps;
@@ -203,17 +222,23 @@ impl Engine {
         log::debug!("decode plan: {decode}");
         log::debug!("prompt plan: {prompt}");
 
+        for (resource, bytes) in outline.fixed(options) {
+            let buffer = gpu.buffer(&resource.to_string(), bytes as u64);
+            if let Resource::Rope(i) = resource {
+                let table = outline.graph.ropes[i].table(outline.positions(options));
+                gpu.queue
+                    .write_buffer(&buffer, 0, bytemuck::cast_slice(&table));
+            }
+            buffers.insert(resource, buffer);
+        }
+        let Outline {
+            model,
+            context,
+            graph,
+            kv,
+            ..
+        } = outline;
         let vocab = model.config.vocab;
-        let rows = chunk.max(score::ROWS);
-        fixed_buffers(
-            &gpu,
-            &mut buffers,
-            &graph,
-            &cache,
-            options,
-            options.first..options.first + context,
-            [rows, vocab],
-        );
         buffers.extend(cache.buffers());
         let slots = |plan: &Plan, buffers: &mut Buffers| {
             for (i, bytes) in plan.slots.iter().enumerate() {
@@ -316,6 +341,26 @@ impl Engine {
         self.kv.bytes(self.score.attentions())
     }
 
+    /// Bytes that it takes on the device now, by its own buffers; [`estimate`] said as much before, with
+    /// the cache filled.
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory {
+            cache: self.kv_bytes() as u64,
+            ..Memory::default()
+        };
+        for (resource, buffer) in &self.buffers {
+            match resource {
+                Resource::Weight(..) | Resource::Vectors => memory.weights += buffer.size(),
+                // Those of one plan are here; both have their own.
+                Resource::Slot(_) => {}
+                _ => memory.buffers += buffer.size(),
+            }
+        }
+        let slots = self.plans.iter().flat_map(|p| &p.slots);
+        memory.buffers += slots.map(|b| Gpu::buffer_bytes(*b as u64)).sum::<u64>();
+        memory
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -326,38 +371,5 @@ impl Engine {
 
     fn buffer(&self, resource: Resource) -> &wgpu::Buffer {
         &self.buffers[&resource]
-    }
-}
-
-/// Buffers whose size does not depend on a plan.
-fn fixed_buffers(
-    gpu: &Gpu,
-    buffers: &mut Buffers,
-    graph: &Graph,
-    cache: &Cache,
-    options: &LoadOptions,
-    positions: Range<usize>,
-    [rows, vocab]: [usize; 2],
-) {
-    let mut add = |resource: Resource, bytes: usize| {
-        buffers.insert(resource, gpu.buffer(&resource.to_string(), bytes as u64));
-    };
-    add(Resource::Step, rows * size_of::<Row>());
-    for pool in &cache.pools {
-        let entries = options.sequences * pool.entries;
-        add(Resource::Pages(pool.ring), entries * 4);
-    }
-    add(Resource::Sampler, size_of::<SamplerState>());
-    add(Resource::Partials, PARTS as usize * 16);
-    add(Resource::Candidates, vocab * 8);
-    add(Resource::History, vocab * 4);
-    add(Resource::Bias, vocab * 4);
-    add(Resource::Out, RING as usize * 4);
-    for (i, rope) in graph.ropes.iter().enumerate() {
-        let table = rope.table(positions.clone());
-        let buffer = gpu.buffer("rope", size_of_val(&table[..]) as u64);
-        gpu.queue
-            .write_buffer(&buffer, 0, bytemuck::cast_slice(&table));
-        buffers.insert(Resource::Rope(i), buffer);
     }
 }
