@@ -18,6 +18,7 @@ use crate::kernel::encode::ENCODERS;
 use crate::tensor::DType;
 
 mod chat;
+mod fit;
 mod generate;
 mod help;
 mod measure;
@@ -104,6 +105,38 @@ struct DeviceArgs {
     /// or q4_0.
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     quant: Option<DType>,
+    /// Choose --quant, --kv and --ctx so that the model fits the device's memory, the best first; what
+    /// is given of them is kept.
+    #[arg(long)]
+    fit: bool,
+    /// Memory that the model may take, such as 6GiB or 800MB; what the device has when not given.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+}
+
+/// What sizes may end in.
+const UNITS: [(&str, f64); 8] = [
+    ("gib", 1073741824.0),
+    ("mib", 1048576.0),
+    ("kib", 1024.0),
+    ("gb", 1e9),
+    ("mb", 1e6),
+    ("kb", 1e3),
+    ("g", 1073741824.0),
+    ("m", 1048576.0),
+];
+
+/// Parses a size in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let unit = UNITS
+        .iter()
+        .find_map(|(end, n)| Some((lower.strip_suffix(end)?, *n)));
+    let (number, unit) = unit.unwrap_or((&lower, 1.0));
+    match number.trim().parse::<f64>() {
+        Ok(n) if n > 0.0 && n.is_finite() => Ok((n * unit) as u64),
+        _ => Err("a size is a number of bytes, or one with a unit, such as 6GiB or 800MB".into()),
+    }
 }
 
 /// Parses one of the types that weights can be quantised to while loading.
@@ -129,6 +162,7 @@ impl DeviceArgs {
             context,
             kv: self.kv,
             quant: self.quant,
+            memory: self.memory,
             ..LoadOptions::default()
         }
     }

@@ -11,6 +11,7 @@ mod chat;
 #[path = "../common/mod.rs"]
 mod common;
 mod errors;
+mod fit;
 mod reports;
 
 use std::fs;
@@ -201,6 +202,8 @@ fn misuse_is_exit_code_2() {
         &["run", "--top-p", "1.5", "hi"],
         &["run", "--logit-bias", "3", "hi"],
         &["run", "--kv", "f64", "hi"],
+        &["run", "--fit", "--memory", "much", "hi"],
+        &["inspect", "m.gguf", "--memory", "-3GiB"],
         &["rm"],
         &["inspect"],
         &["perplexity"],
