@@ -56,13 +56,10 @@ pub(super) fn report(
         .as_ref()
         .map_or(options.memory, |info| engine::budget(info, options));
     let most = Description::new(checkpoint)?.config.context;
-    let contexts: Vec<usize> = match options.context {
-        Some(context) => vec![context],
-        None => {
-            let shorter = CONTEXTS.into_iter().filter(|c| *c < most);
-            shorter.chain([most.min(CONTEXTS[3])]).collect()
-        }
-    };
+    let shorter = CONTEXTS.into_iter().filter(|c| *c < most);
+    let contexts: Vec<usize> = options
+        .context
+        .map_or_else(|| shorter.chain([most]).collect(), |context| vec![context]);
     let ways = if all {
         engine::ways(checkpoint, options)?
     } else {

