@@ -39,7 +39,7 @@ pub enum Error {
     },
     /// Weights that are not numbers.
     #[error(
-        "{what} has a weight that is NaN or infinite, so the model cannot be quantised; \
+        "{what} has a weight that is NaN or infinite, so the model cannot be used; \
          fetch or convert it again"
     )]
     NotFinite {
@@ -304,6 +304,22 @@ pub enum Error {
          programs that use the GPU, or choose another adapter (see `omnimini devices`)"
     )]
     DeviceMemory,
+    /// A model that needs more memory than there is.
+    #[error("{}", memory([*weights, *buffers, *cache], *context, *limit, fits))]
+    Memory {
+        /// Bytes of its weights.
+        weights: u64,
+        /// Bytes of activations and what else there is.
+        buffers: u64,
+        /// Bytes of its cache, filled.
+        cache: u64,
+        /// Tokens of context that was asked for.
+        context: usize,
+        /// Bytes there are, where that is known.
+        limit: Option<u64>,
+        /// Options of the program each of which would make it fit.
+        fits: Vec<String>,
+    },
     /// The adapter computes wrongly, in every variant of a kernel that there is.
     #[error(
         "{adapter} computes wrongly, so no answer of it could be trusted (kernel `{kernel}`: {reason}): update its \
@@ -514,6 +530,38 @@ fn smaller(others: &[(String, usize)]) -> String {
     let others = others.iter();
     let each = others.map(|(kv, tokens)| format!(", or {tokens} with --kv {kv}"));
     each.collect::<Vec<_>>().concat()
+}
+
+/// Bytes as people read them: decimal, as disks and cards are sold.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+fn memory(
+    [weights, buffers, cache]: [u64; 3],
+    context: usize,
+    limit: Option<u64>,
+    fits: &[String],
+) -> String {
+    let there = match limit {
+        Some(limit) => format!("this device has {} for it", size(limit)),
+        None => "this device had no more memory on the way".into(),
+    };
+    let advice = match (limit, fits) {
+        (None, _) => "ask for a smaller --ctx or fewer bits by --quant, or close other programs that use the GPU".into(),
+        (_, []) => "choose a smaller model, or another adapter (see `omnimini devices`)".into(),
+        (_, fits) => format!("{} would fit", fits.join(" or ")),
+    };
+    format!(
+        "the model needs {} for its weights, {} for a context of {context} tokens and {} beside them, and {there}; \
+         {advice}",
+        size(weights),
+        size(cache),
+        size(buffers),
+    )
 }
 
 fn prompt_size(tokens: usize, context: usize) -> String {

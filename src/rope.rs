@@ -112,6 +112,11 @@ impl RopeSpec {
         }
     }
 
+    /// Entries of [`Self::table`].
+    pub fn table_len(&self, positions: &Range<usize>) -> usize {
+        (256 + positions.len().div_ceil(256)) * (self.dims / 2)
+    }
+
     /// (cos, sin) of 0 to 255 steps, then of each whole 256 of `positions` from the first of them on, which
     /// the shaders add (`shaders/lib/rope.wgsl`). The amplitude is in the second of the two.
     pub fn table(&self, positions: Range<usize>) -> Vec<[f32; 2]> {

@@ -12,8 +12,8 @@ use crate::format::Checkpoint;
 use crate::gpu::Gpu;
 use crate::model::Pooling;
 use crate::text::{
-    ChatTemplate, Detokenizer, Effort, Message, Part, Request, Role, Specials, StopFilter, Tokenizer,
-    TokenizerSpec, Turn,
+    ChatTemplate, Detokenizer, Effort, Message, Part, Request, Role, Specials, StopFilter,
+    Tokenizer, TokenizerSpec, Turn,
 };
 
 /// A model on a device, with its tokenizer and its chat template. Cheap to clone.

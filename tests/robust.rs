@@ -1,4 +1,5 @@
-//! What happens when drivers compute wrongly, devices go away and files are damaged.
+//! What happens when drivers compute wrongly, devices go away, files are damaged and weights are no
+//! numbers.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
@@ -15,7 +16,10 @@ use omnimini::{Error, Model, Options};
 use pollster::block_on;
 
 mod common;
-use common::tiny::{Floats, LLAMA};
+use common::tiny::{Floats, LLAMA, Tiny};
+use omnimini::format::{Files, Source};
+use omnimini::quant::Format;
+use omnimini::tensor::DType;
 
 fn checkpoint() -> Checkpoint {
     Checkpoint::from_bytes(LLAMA.gguf(5)).unwrap()
@@ -336,4 +340,98 @@ fn what_a_driver_refuses_is_an_error() {
     .unwrap_err();
     println!("{e}");
     assert!(matches!(e, Error::CacheTooLarge { .. }), "{e}");
+}
+
+/// What loading a checkpoint fails with.
+fn refusal(checkpoint: &Checkpoint) -> String {
+    let options = options(None);
+    let gpu = block_on(Gpu::open(&options.device)).unwrap();
+    let loaded = block_on(Engine::load_on(gpu, checkpoint, &options, &mut |_, _| {}));
+    let e = loaded.unwrap_err();
+    assert!(matches!(e, Error::NotFinite { .. }), "{e}");
+    e.to_string()
+}
+
+/// Types, and bytes at a place of a block that make of it no number.
+const NO_NUMBERS: &[(DType, usize, &[u8])] = &[
+    (DType::F32, 0, &[0, 0, 0xc0, 0x7f]),
+    (DType::F32, 0, &[0, 0, 0x80, 0xff]),
+    (DType::F16, 0, &[1, 0x7c]),
+    (DType::BF16, 0, &[0x80, 0x7f]),
+    // Scales, and what is added to an element.
+    (DType::Q4_1, 2, &[0, 0x7c]),
+    (DType::Q4_K, 0, &[0, 0xfe]),
+    (DType::Q4_K, 2, &[0, 0xfc]),
+    (DType::Q6_K, 208, &[0, 0x7e]),
+    (DType::Q8_0, 0, &[0xff, 0x7f]),
+    // The Microscaling formats' exponent that is NaN.
+    (DType::MXFP4, 0, &[0xff]),
+];
+
+#[test]
+fn weights_that_are_no_numbers_are_named() {
+    for (dtype, at, bytes) in NO_NUMBERS {
+        let types: &'static [DType] = vec![*dtype].leak();
+        let tiny = Tiny { types, ..LLAMA };
+        let mut file = tiny.gguf(5);
+        let checkpoint = Checkpoint::from_bytes(file.clone()).unwrap();
+        let tensor = checkpoint.need("blk.1.ffn_up.weight").unwrap();
+        let format = Format::of(*dtype);
+        // In the last block of a row.
+        let (row, each) = (301, format.row_bytes(tiny.width).unwrap());
+        let start = tensor.offset as usize + (row + 1) * each - format.block_bytes + at;
+        file[start..start + bytes.len()].copy_from_slice(bytes);
+        let text = refusal(&Checkpoint::from_bytes(file).unwrap());
+        let want = "row 301 of tensor `blk.1.ffn_up.weight` has a weight that is NaN or infinite";
+        assert!(text.starts_with(want), "{dtype}: {text}");
+        assert_eq!(text.lines().count(), 1);
+    }
+    // A vector, which is no row of anything.
+    let mut file = LLAMA.gguf(5);
+    let checkpoint = Checkpoint::from_bytes(file.clone()).unwrap();
+    let start = checkpoint.need("blk.2.attn_norm.weight").unwrap().offset as usize;
+    file[start + 40..start + 44].copy_from_slice(&f32::NAN.to_le_bytes());
+    let text = refusal(&Checkpoint::from_bytes(file).unwrap());
+    assert!(
+        text.starts_with("tensor `blk.2.attn_norm.weight` has a weight"),
+        "{text}"
+    );
+}
+
+#[test]
+fn eight_bit_floats_that_are_no_numbers_are_named() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/qwen3-fp8");
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let weights = read("model.safetensors");
+    let head = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+    let index: serde_json::Value = serde_json::from_slice(&weights[8..8 + head]).unwrap();
+    let start = |name: &str| {
+        let start = index[name]["data_offsets"][0].as_u64().unwrap();
+        8 + head + start as usize
+    };
+    let up = "model.layers.1.mlp.up_proj.weight";
+    assert_eq!(index[up]["dtype"], "F8_E4M3");
+    let cols = index[up]["shape"][1].as_u64().unwrap() as usize;
+    let scale = f32::INFINITY.to_le_bytes();
+    let scale = if index[format!("{up}_scale_inv")]["dtype"] == "BF16" {
+        &scale[2..]
+    } else {
+        &scale[..]
+    };
+    for (at, bytes, row) in [
+        (start(up) + 5 * cols + 3, &[0xff][..], 5),
+        (start(&format!("{up}_scale_inv")), scale, 0),
+    ] {
+        let mut weights = weights.clone();
+        weights[at..at + bytes.len()].copy_from_slice(bytes);
+        let mut files = Files::new();
+        for name in ["config.json", "tokenizer.json"] {
+            files.insert(name.into(), Source::memory(name, read(name)));
+        }
+        let name = "model.safetensors";
+        files.insert(name.into(), Source::memory(name, weights));
+        let text = refusal(&Checkpoint::from_folder("qwen3-fp8", files).unwrap());
+        let want = format!("row {row} of tensor `blk.1.ffn_up.weight` has a weight");
+        assert!(text.starts_with(&want), "{text}");
+    }
 }

@@ -69,8 +69,15 @@ const WGPU: &[(&str, &[&str], &str)] = &[
 const ONLY: &[(&str, &[&str], &str)] = &[
     (
         r"\b(std::fs|fs::|File::|memmap2)",
-        &["src/cli/", "src/format/", "src/gpu/store.rs", "src/hub/"],
-        "format and hub touch files, gpu/store.rs its caches, and the program its arguments",
+        &[
+            "src/cli/",
+            "src/format/",
+            "src/gpu/memory.rs",
+            "src/gpu/store.rs",
+            "src/hub/",
+        ],
+        "format and hub touch files, gpu/store.rs its caches, gpu/memory.rs the system's account of \
+         its memory, and the program its arguments",
     ),
     (
         r"\b(std::net|ureq::|hf_hub::)",
@@ -82,10 +89,12 @@ const ONLY: &[(&str, &[&str], &str)] = &[
         &[
             "src/format/source.rs",
             "src/gpu/device.rs",
+            "src/gpu/memory.rs",
             "src/gpu/pipelines.rs",
             "src/main.rs",
         ],
         "unsafe code stands in the memory map, in gpu/device.rs for wgpu's word on matrix units, in \
+         gpu/memory.rs for the driver's word on its memory, in \
          gpu/pipelines.rs for the driver's own code and unchecked shader modules, and in main.rs for \
          an environment variable",
     ),

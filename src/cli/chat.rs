@@ -59,7 +59,7 @@ impl Chat {
             ..Options::default()
         };
         let device = self.device.options(self.context.ctx);
-        let mut session = progress::load(&self.model.model, &device)?.session()?;
+        let mut session = progress::load(&self.model.model, &device, self.device.fit)?.session()?;
         if session.model().template().is_none() {
             return Err(crate::Error::NoTemplate.into());
         }

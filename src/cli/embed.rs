@@ -79,7 +79,8 @@ impl Embed {
             texts.len() > 1 || !self.similarity,
             "--similarity compares texts, and there is one; give two or more"
         );
-        let model = progress::load(&self.model.model, &self.device.options(self.context.ctx))?;
+        let device = self.device.options(self.context.ctx);
+        let model = progress::load(&self.model.model, &device, self.device.fit)?;
         let description = model.engine().model();
         if self.pooling.is_none() && description.config.pooling.is_none() {
             let taken = match description.pooling() {

@@ -93,7 +93,8 @@ impl Run {
 
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let prompt = self.prompt()?;
-        let model = progress::load(&self.model.model, &self.device.options(self.context.ctx))?;
+        let device = self.device.options(self.context.ctx);
+        let model = progress::load(&self.model.model, &device, self.device.fit)?;
         let mut session = model.session()?;
         let mut options = Options {
             sampling: self.sampling.sampling(),

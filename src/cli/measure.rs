@@ -54,7 +54,11 @@ impl Perplexity {
         );
         let text = std::fs::read_to_string(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))?;
-        let model = progress::load(&self.model.model, &self.device.options(Some(n)))?;
+        let model = progress::load(
+            &self.model.model,
+            &self.device.options(Some(n)),
+            self.device.fit,
+        )?;
         let ids = model.tokenizer().encode_text(&text, Specials::AsText);
         let windows = (ids.len() / n).min(self.chunks.unwrap_or(usize::MAX));
         anyhow::ensure!(
@@ -192,7 +196,7 @@ impl Bench {
             stretch: self.n_depth.iter().any(|d| *d > 0),
             ..device.options(Some(context))
         };
-        progress::load(&self.model.model, &options)
+        progress::load(&self.model.model, &options, device.fit)
     }
 
     /// All tests on one adapter; what was measured before one fails is kept.

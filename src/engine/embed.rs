@@ -32,7 +32,7 @@ pub(super) struct Embedder {
     kv: KvShape,
     /// Positions that the cache has room for.
     positions: usize,
-    buffers: Buffers,
+    pub(super) buffers: Buffers,
     program: Program,
 }
 
@@ -310,18 +310,18 @@ impl Embedder {
         for (i, bytes) in plan.slots.iter().enumerate() {
             add(Resource::Slot(i), *bytes);
         }
-        add(Resource::Step, plan.tokens * size_of::<Row>());
-        add(Resource::Spans, plan.tokens * size_of::<[u32; 2]>());
+        let (graph, context) = (&engine.hidden, engine.context);
+        for (resource, bytes) in self::buffers(graph, &plan, engine.options.kv, context) {
+            add(resource, bytes);
+        }
         let slots = plan.tokens.div_ceil(PAGE);
         let pages: Vec<u32> = (0..slots)
             .flat_map(|slot| (0..kv.stride).map(move |i| (slot + i) as u32))
             .collect();
-        add(Resource::Pages(0), pages.len() * 4);
         let table = &buffers[&Resource::Pages(0)];
         gpu.queue
             .write_buffer(table, 0, bytemuck::cast_slice(&pages));
         let positions = plan.tokens.next_multiple_of(PAGE);
-        buffers.extend(cache(engine, kv, positions));
         let program = Program::new(gpu, &engine.pipelines, &plan.dispatches, &buffers)?;
         gpu.check()?;
         Ok(Self {
@@ -343,7 +343,13 @@ impl Embedder {
         // The old one goes first.
         self.buffers
             .retain(|resource, _| !matches!(resource, Resource::Kv(_)));
-        let changed = cache(engine, self.kv, positions);
+        let layers = cache(&engine.hidden, self.kv, positions).into_iter();
+        let changed: Buffers = layers
+            .map(|(resource, bytes)| {
+                let label = format!("embed {resource}");
+                (resource, engine.gpu.buffer(&label, bytes as u64))
+            })
+            .collect();
         self.program = self.program.rebound(&engine.gpu, &changed);
         self.buffers.extend(changed);
         engine.gpu.check()?;
@@ -382,18 +388,30 @@ impl Embedder {
     }
 }
 
-/// Keys and values of so many positions of every layer that keeps its own.
-fn cache(engine: &Engine, kv: KvShape, positions: usize) -> Buffers {
+/// What steps of `plan` need beside its slots and the weights, with keys and values for as many
+/// positions as a step has.
+pub(super) fn buffers(
+    graph: &Graph,
+    plan: &Plan,
+    kv: KvType,
+    context: usize,
+) -> Vec<(Resource, usize)> {
+    let kv = shape(kv, context);
+    let pages = plan.tokens.div_ceil(PAGE) * kv.stride;
+    let mut buffers = vec![
+        (Resource::Step, plan.tokens * size_of::<Row>()),
+        (Resource::Spans, plan.tokens * size_of::<[u32; 2]>()),
+        (Resource::Pages(0), pages * 4),
+    ];
+    buffers.extend(cache(graph, kv, plan.tokens.next_multiple_of(PAGE)));
+    buffers
+}
+
+/// Bytes of keys and values of so many positions, of every layer that keeps its own.
+fn cache(graph: &Graph, kv: KvShape, positions: usize) -> BTreeMap<Resource, usize> {
     let layer = |a: &Attention| {
         let bytes = positions / PAGE * kv.page_bytes(a.kv_heads, a.head_dim);
-        (Resource::Kv(a.layer), bytes as u64)
+        (Resource::Kv(a.layer), bytes)
     };
-    let layers: BTreeMap<_, _> = engine.hidden.attentions().map(layer).collect();
-    let buffer = |(resource, bytes): (Resource, u64)| {
-        (
-            resource,
-            engine.gpu.buffer(&format!("embed {resource}"), bytes),
-        )
-    };
-    layers.into_iter().map(buffer).collect()
+    graph.attentions().map(layer).collect()
 }

@@ -1,14 +1,14 @@
 //! A device with a model loaded: weights, KV cache, the step loop, and the sequences on it.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::format::Checkpoint;
 use crate::gpu::{Buffers, Checks, DeviceOptions, Gpu, Pipelines, Program};
 use crate::graph::Graph;
-use crate::kernel::attention::{KvShape, KvType, PAGE};
-use crate::kernel::sample::{self, PARTS, RING, SamplerState};
+use crate::kernel::attention::{KvShape, KvType};
+use crate::kernel::sample;
 use crate::kernel::{Dispatch, Resource};
 use crate::model::{Description, Head};
 use crate::plan::{self, Plan};
@@ -18,6 +18,7 @@ mod cache;
 mod embed;
 mod fill;
 mod generate;
+mod memory;
 mod pace;
 mod profile;
 mod sampling;
@@ -27,10 +28,12 @@ mod upload;
 
 use cache::Cache;
 use embed::Embedder;
+use memory::Outline;
 use pace::{MOST_STEPS, Pace};
 use upload::Encoders;
 
 pub use generate::{Generation, Sequence, Step, TokenLogprob};
+pub use memory::{Memory, budget, estimate, fit, ways};
 pub use profile::{LaunchTime, Timed, by_operation};
 pub use sampling::Sampling;
 
@@ -54,6 +57,9 @@ pub struct LoadOptions {
     pub kv: KvType,
     /// Bytes that the cache may grow to; as many as the device has when `None`.
     pub cache: Option<u64>,
+    /// Bytes that the model may take of the device, its cache filled; as many as there are, where the
+    /// device says, when `None`. What takes more is refused.
+    pub memory: Option<u64>,
     /// Tokens of a prompt that are computed at once, at most.
     pub chunk: usize,
     /// Matrices that have more bits are quantised to this type as they are loaded, on the device
@@ -72,6 +78,7 @@ impl Default for LoadOptions {
             sequences: 16,
             kv: KvType::F16,
             cache: None,
+            memory: None,
             chunk: 128,
             quant: None,
         }
@@ -166,70 +173,89 @@ impl Engine {
     /// Where the model is not supported, memory does not suffice, or the adapter computes wrongly
     /// ([`Error::BrokenDriver`]).
     pub async fn load_on(
-        mut gpu: Gpu,
+        gpu: Gpu,
         checkpoint: &Checkpoint,
         options: &LoadOptions,
         progress: OnProgress<'_>,
     ) -> Result<Arc<Self>> {
-        let model = Description::new(checkpoint)?;
-        let context = options
-            .context
-            .unwrap_or(DEFAULT_CONTEXT.min(model.config.context))
-            .max(1);
-        if context > model.config.context && !options.stretch {
-            return Err(Error::Context {
-                wanted: context,
-                limit: model.config.context,
-            });
-        }
-        let graph = |head| -> Result<Graph> {
-            let mut graph = model.graph(checkpoint, head, options.first + context)?;
-            if let Some(dtype) = options.quant {
-                graph.shrink(dtype);
-            }
-            Ok(graph)
-        };
-        let hidden = graph(Head::Hidden)?;
-        // Each names its weights as the one before it does, which may have more.
-        let [graph, score] = if model.is_encoder() {
-            [hidden.clone(), Graph::new()]
-        } else {
-            [graph(Head::Last)?, graph(Head::All)?]
-        };
-        let chunk = options.chunk.clamp(2, 512);
-        let kv = KvShape {
-            dtype: options.kv,
-            stride: context.div_ceil(PAGE),
-            // Two submissions of steps may turn out to be past the end.
-            ahead: chunk.max(2 * MOST_STEPS),
-        };
         // What cannot be is said before anything is uploaded.
-        let cache = Cache::new(&gpu, &score, kv, options)?;
+        let outline = Outline::new(checkpoint, options)?;
+        let cache = Cache::new(&gpu, &outline.graph, outline.kv, options)?;
+        let refuse = |caps: &Caps, limit| match memory::refusal(checkpoint, caps, options, limit) {
+            Ok(e) | Err(e) => e,
+        };
+        let (need, limit) = (
+            outline.memory(&gpu.caps, options)?,
+            memory::limit(&gpu, options),
+        );
+        if let Some(limit) = limit.filter(|limit| need.total() > *limit) {
+            return Err(refuse(&gpu.caps, Some(limit)));
+        }
+        let caps = gpu.caps.clone();
+        let built = Self::build(gpu, checkpoint, options, outline, cache, progress).await;
+        built.map_err(|e| match e {
+            Error::DeviceMemory => refuse(&caps, None),
+            e => e,
+        })
+    }
+
+    /// Uploads what there is an outline of, and makes what runs it.
+    async fn build(
+        mut gpu: Gpu,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        outline: Outline,
+        cache: Cache,
+        progress: OnProgress<'_>,
+    ) -> Result<Arc<Self>> {
+        let of = |head| memory::graph(&outline.model, checkpoint, options, head);
+        let encodes = outline.model.is_encoder();
+        // Each names its weights as the one before it does, which may have more.
+        let hidden = of(Head::Hidden)?;
+        let score = if encodes {
+            Graph::new()
+        } else {
+            of(Head::All)?
+        };
         let pipelines = Pipelines::new(&gpu);
         let mut checks = Checks::open(&gpu);
-        let encoders = Encoders::check(&gpu, &pipelines, &mut checks, checkpoint, &graph).await?;
+        let encoders =
+            Encoders::check(&gpu, &pipelines, &mut checks, checkpoint, &outline.graph).await?;
         let (plans, caps, mut buffers) = settle::settle(
             &gpu,
             &pipelines,
             &mut checks,
-            !model.is_encoder(),
-            |caps| {
-                if model.is_encoder() {
-                    return Ok(vec![embed::plan(&hidden, caps, options.kv, context)?]);
-                }
-                let decode = plan::plan(&graph, caps, kv, 1)?;
-                Ok(vec![decode, plan::longest(&graph, caps, kv, chunk)?])
+            !encodes,
+            |caps| outline.plans(caps),
+            || {
+                upload::weights(
+                    &gpu,
+                    &pipelines,
+                    &encoders,
+                    checkpoint,
+                    &outline.graph,
+                    progress,
+                )
             },
-            || upload::weights(&gpu, &pipelines, &encoders, checkpoint, &graph, progress),
         )
         .await?;
         gpu.caps = caps;
-        rope_tables(
-            &gpu,
-            &mut buffers,
-            &graph,
-            options.first..options.first + context,
-        );
+        for (resource, bytes) in outline.fixed(options) {
+            let buffer = gpu.buffer(&resource.to_string(), bytes as u64);
+            if let Resource::Rope(i) = resource {
+                let table = outline.graph.ropes[i].table(outline.positions(options));
+                gpu.queue
+                    .write_buffer(&buffer, 0, bytemuck::cast_slice(&table));
+            }
+            buffers.insert(resource, buffer);
+        }
+        let Outline {
+            model,
+            context,
+            graph,
+            chunk,
+            kv,
+        } = outline;
         let mut engine = Self {
             state: Mutex::new(State {
                 current: 0,
@@ -275,14 +301,6 @@ impl Engine {
             .unwrap_or_else(PoisonError::into_inner)
             .cache;
         let mut buffers = std::mem::take(&mut self.buffers);
-        let rows = self.chunk.max(score::ROWS);
-        fixed_buffers(
-            gpu,
-            &mut buffers,
-            cache,
-            self.options.sequences,
-            [rows, vocab],
-        );
         buffers.extend(cache.buffers());
         let slots = |plan: &Plan, buffers: &mut Buffers| {
             for (i, bytes) in plan.slots.iter().enumerate() {
@@ -378,6 +396,38 @@ impl Engine {
         self.kv.bytes(decoder.flat_map(|d| d.score.attentions()))
     }
 
+    /// Bytes that it takes on the device now, by its own buffers; [`estimate`] said as much before, with
+    /// the cache filled.
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory {
+            cache: self.kv_bytes() as u64,
+            ..Memory::default()
+        };
+        for (resource, buffer) in &self.buffers {
+            match resource {
+                Resource::Weight(..) | Resource::Vectors => memory.weights += buffer.size(),
+                // Those of one plan are here; both have their own.
+                Resource::Slot(_) => {}
+                _ => memory.buffers += buffer.size(),
+            }
+        }
+        let slots = self.plans().iter().flat_map(|p| &p.slots);
+        memory.buffers += slots.map(|b| Gpu::buffer_bytes(*b as u64)).sum::<u64>();
+        let embedder = self.embedder.lock();
+        let embedder = embedder.unwrap_or_else(PoisonError::into_inner);
+        for (resource, buffer) in embedder.iter().flat_map(|e| &e.buffers) {
+            // The others are shared.
+            if self.buffers.get(resource) != Some(buffer) {
+                let of = match resource {
+                    Resource::Kv(_) => &mut memory.cache,
+                    _ => &mut memory.buffers,
+                };
+                *of += buffer.size();
+            }
+        }
+        memory
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -388,39 +438,5 @@ impl Engine {
 
     fn buffer(&self, resource: Resource) -> &wgpu::Buffer {
         &self.buffers[&resource]
-    }
-}
-
-/// Buffers of the decode loop whose size does not depend on a plan.
-fn fixed_buffers(
-    gpu: &Gpu,
-    buffers: &mut Buffers,
-    cache: &Cache,
-    sequences: usize,
-    [rows, vocab]: [usize; 2],
-) {
-    let mut add = |resource: Resource, bytes: usize| {
-        buffers.insert(resource, gpu.buffer(&resource.to_string(), bytes as u64));
-    };
-    add(Resource::Step, rows * size_of::<Row>());
-    for pool in &cache.pools {
-        add(Resource::Pages(pool.ring), sequences * pool.entries * 4);
-    }
-    add(Resource::Sampler, size_of::<SamplerState>());
-    add(Resource::Partials, PARTS as usize * 16);
-    add(Resource::Candidates, vocab * 8);
-    add(Resource::History, vocab * 4);
-    add(Resource::Bias, vocab * 4);
-    add(Resource::Out, RING as usize * 4);
-}
-
-/// The tables of angles.
-fn rope_tables(gpu: &Gpu, buffers: &mut Buffers, graph: &Graph, positions: Range<usize>) {
-    for (i, rope) in graph.ropes.iter().enumerate() {
-        let table = rope.table(positions.clone());
-        let buffer = gpu.buffer("rope", size_of_val(&table[..]) as u64);
-        gpu.queue
-            .write_buffer(&buffer, 0, bytemuck::cast_slice(&table));
-        buffers.insert(Resource::Rope(i), buffer);
     }
 }

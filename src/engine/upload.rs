@@ -58,8 +58,7 @@ pub(super) fn weights(
         done += bytes(spec);
         progress(done, total);
     }
-    let len = graph.vectors.last().map_or(0, |v| v.first + v.len);
-    let mut vectors = vec![0f32; len.max(4)];
+    let mut vectors = vec![0f32; graph.vector_elements()];
     for v in &graph.vectors {
         let values = vector(checkpoint, &v.name)?;
         let Some(part) = values.get(v.from..v.from + v.len) else {
@@ -84,7 +83,12 @@ pub(super) fn weights(
 /// All elements of a vector in f32.
 fn vector(checkpoint: &Checkpoint, name: &str) -> Result<Vec<f32>> {
     let info = checkpoint.need(name)?;
-    quant::dequantize(info.dtype, &checkpoint.data(info)?)
+    let values = quant::dequantize(info.dtype, &checkpoint.data(info)?)?;
+    if values.iter().all(|v| v.is_finite()) {
+        return Ok(values);
+    }
+    let what = "the tensor".into();
+    Err(Error::NotFinite { what }.of_tensor(name))
 }
 
 /// Pairs of types, from and to, whose kernel computes rightly on this adapter.
@@ -177,6 +181,12 @@ impl Upload<'_> {
             let before = spec.first + part.first;
             let from = before + rows.start..before + rows.end;
             let bytes = self.checkpoint.rows(info, from.clone())?;
+            if let Some(block) = (Format::of(info.dtype).not_finite)(&bytes) {
+                let row = from.start + block * Format::of(info.dtype).block_bytes / row.max(1);
+                return Err(Error::NotFinite {
+                    what: format!("row {row} of tensor `{}`", spec.name.escape_debug()),
+                });
+            }
             if info.dtype == spec.dtype {
                 self.store(spec, part, buffer, rows, &bytes)?;
             } else if !self.encode(info, part, buffer, rows.clone(), &bytes)? {

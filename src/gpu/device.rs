@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::memory;
 use super::store::{Fnv, Kept, cache_folder};
 use crate::caps::{Caps, DeviceKind, Precision};
 use crate::error::{Error, Result};
@@ -24,6 +25,9 @@ pub struct AdapterInfo {
     pub driver: String,
     /// Smallest and largest subgroup, where subgroup operations can be used.
     pub subgroups: Option<(u32, u32)>,
+    /// Bytes there are for buffers, where anybody says: of a card, its own memory, which others may use,
+    /// too; of a software driver, what the system has left.
+    pub memory: Option<u64>,
     /// Native half precision.
     pub f16: bool,
     /// Side of square cooperative matrices, f16 in and f32 out, where there are any.
@@ -182,7 +186,12 @@ fn caps(
     }
 }
 
-fn describe(index: usize, info: &wgpu::AdapterInfo, caps: &Caps) -> AdapterInfo {
+fn describe(
+    index: usize,
+    info: &wgpu::AdapterInfo,
+    caps: &Caps,
+    memory: Option<u64>,
+) -> AdapterInfo {
     AdapterInfo {
         index,
         name: info.name.clone(),
@@ -192,6 +201,7 @@ fn describe(index: usize, info: &wgpu::AdapterInfo, caps: &Caps) -> AdapterInfo 
             .trim()
             .into(),
         subgroups: caps.subgroups,
+        memory,
         f16: caps.f16,
         cooperative_matrix: caps.coop_matrix,
         max_binding: caps.max_binding,
@@ -239,12 +249,81 @@ async fn enumerate(strict: bool) -> Vec<wgpu::Adapter> {
 pub async fn adapters() -> Vec<AdapterInfo> {
     let adapters = enumerate(false).await;
     let describe = |(index, a): (usize, &wgpu::Adapter)| {
-        let info = a.get_info();
-        let matrix = coop_matrix(a);
-        let caps = caps(&info, a.features(), &a.limits(), matrix, Precision::Auto);
-        describe(index, &info, &caps)
+        let options = DeviceOptions::default();
+        describe_adapter(index, a, &options).0
     };
     adapters.iter().enumerate().map(describe).collect()
+}
+
+/// An adapter and what it can do, before a device of it is open.
+fn describe_adapter(
+    index: usize,
+    adapter: &wgpu::Adapter,
+    options: &DeviceOptions,
+) -> (AdapterInfo, Caps) {
+    let info = adapter.get_info();
+    let (features, limits, matrix) = wanted(adapter, options);
+    let mut caps = caps(&info, features, &limits, matrix, options.precision);
+    let memory = memory::of_adapter(adapter, caps.kind);
+    let described = describe(index, &info, &caps, memory);
+    as_asked(&mut caps, options);
+    (described, caps)
+}
+
+/// The features and limits that a device is asked for, and the side of its matrix units.
+fn wanted(
+    adapter: &wgpu::Adapter,
+    options: &DeviceOptions,
+) -> (wgpu::Features, wgpu::Limits, Option<u32>) {
+    if options.strict_webgpu {
+        return (wgpu::Features::empty(), wgpu::Limits::default(), None);
+    }
+    let features = adapter.features() & WANTED;
+    (features, adapter.limits(), coop_matrix(adapter))
+}
+
+/// Takes the kind of device that options name for the adapter's own.
+fn as_asked(caps: &mut Caps, options: &DeviceOptions) {
+    if let Some(kind) = options.kind {
+        caps.kind = kind;
+        caps.precision = options.precision.resolve(kind, caps.f16);
+    }
+}
+
+/// The adapter that options choose, and its number.
+async fn choose(options: &DeviceOptions) -> Result<(usize, wgpu::Adapter)> {
+    let mut adapters = enumerate(options.strict_webgpu).await;
+    let found: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+    let index = match options.adapter.as_deref() {
+        None => 0,
+        Some(wanted) => wanted
+            .parse()
+            .ok()
+            .filter(|index| *index < found.len())
+            .or_else(|| {
+                let wanted = wanted.to_lowercase();
+                found
+                    .iter()
+                    .position(|n| n.to_lowercase().contains(&wanted))
+            })
+            .unwrap_or(usize::MAX),
+    };
+    if index >= adapters.len() {
+        return Err(Error::NoAdapter {
+            wanted: options.adapter.clone(),
+            found,
+        });
+    }
+    Ok((index, adapters.swap_remove(index)))
+}
+
+/// The adapter that options choose and what it can do, without opening a device of it.
+///
+/// # Errors
+/// [`Error::NoAdapter`] where none fits.
+pub async fn look(options: &DeviceOptions) -> Result<(AdapterInfo, Caps)> {
+    let (index, adapter) = choose(options).await?;
+    Ok(describe_adapter(index, &adapter, options))
 }
 
 /// wgpu's leave to use what it calls experimental.
@@ -273,35 +352,8 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] where none fits, [`Error::Device`] where the driver refuses.
     pub async fn open(options: &DeviceOptions) -> Result<Self> {
-        let mut adapters = enumerate(options.strict_webgpu).await;
-        let found: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
-        let index = match options.adapter.as_deref() {
-            None => 0,
-            Some(wanted) => wanted
-                .parse()
-                .ok()
-                .filter(|index| *index < found.len())
-                .or_else(|| {
-                    let wanted = wanted.to_lowercase();
-                    found
-                        .iter()
-                        .position(|n| n.to_lowercase().contains(&wanted))
-                })
-                .unwrap_or(usize::MAX),
-        };
-        if index >= adapters.len() {
-            return Err(Error::NoAdapter {
-                wanted: options.adapter.clone(),
-                found,
-            });
-        }
-        let adapter = adapters.swap_remove(index);
-        let matrix = coop_matrix(&adapter).filter(|_| !options.strict_webgpu);
-        let (mut features, limits) = if options.strict_webgpu {
-            (wgpu::Features::empty(), wgpu::Limits::default())
-        } else {
-            (adapter.features() & WANTED, adapter.limits())
-        };
+        let (index, adapter) = choose(options).await?;
+        let (mut features, limits, matrix) = wanted(&adapter, options);
         if matrix.is_some() {
             features |= MATRICES;
         }
@@ -317,7 +369,8 @@ impl Gpu {
             Ok((device, queue)) => (device, queue, matrix),
             // Some drivers offer matrix units and then refuse them.
             Err(e) if matrix.is_some() => {
-                log::warn!("{}: no matrix units after all ({e})", found[index]);
+                let name = adapter.get_info().name;
+                log::warn!("{name}: no matrix units after all ({e})");
                 let desc = wgpu::DeviceDescriptor {
                     required_features: features - MATRICES,
                     experimental_features: experimental(false),
@@ -331,10 +384,7 @@ impl Gpu {
         };
         let cache = options.cache.clone();
         let mut gpu = Self::new(device, queue, index, cache, matrix, options.precision);
-        if let Some(kind) = options.kind {
-            gpu.caps.kind = kind;
-            gpu.caps.precision = options.precision.resolve(kind, gpu.caps.f16);
-        }
+        as_asked(&mut gpu.caps, options);
         let (wanted, used) = (options.precision, gpu.caps.precision);
         if wanted != Precision::Auto && wanted != used {
             log::warn!(
@@ -391,7 +441,7 @@ impl Gpu {
             faults.lost.get_or_insert(message.to_string());
         });
         Self {
-            info: describe(index, &info, &caps),
+            info: describe(index, &info, &caps, memory::of_device(&device, caps.kind)),
             device,
             queue,
             caps,
@@ -523,12 +573,16 @@ impl Gpu {
         ))
     }
 
+    /// Bytes of the buffer that [`Gpu::buffer`] makes for `bytes`: kernels read by up to 32.
+    pub fn buffer_bytes(bytes: u64) -> u64 {
+        bytes.next_multiple_of(32).max(32)
+    }
+
     /// A storage buffer of `bytes`, rounded up to whole words; never empty.
     pub fn buffer(&self, label: &str, bytes: u64) -> wgpu::Buffer {
         self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
-            // Kernels read by up to 32 bytes.
-            size: bytes.next_multiple_of(32).max(32),
+            size: Self::buffer_bytes(bytes),
             usage: wgpu::BufferUsages::STORAGE
                 | wgpu::BufferUsages::COPY_DST
                 | wgpu::BufferUsages::COPY_SRC,

@@ -2,6 +2,7 @@
 
 mod check;
 mod device;
+mod memory;
 mod pipelines;
 mod program;
 mod readback;
@@ -9,7 +10,7 @@ mod store;
 
 pub use check::compare;
 pub(crate) use check::{Case, Checks, Wrong};
-pub use device::{AdapterInfo, Counts, DeviceOptions, Gpu, Rewrite, Ticket, adapters};
+pub use device::{AdapterInfo, Counts, DeviceOptions, Gpu, Rewrite, Ticket, adapters, look};
 pub use pipelines::Pipelines;
 pub use program::{Buffers, Extent, Program};
 pub use readback::{Readback, read};

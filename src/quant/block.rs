@@ -41,6 +41,10 @@ pub(super) trait Block: Pod {
     /// far from overflow.
     fn encode(x: &[f32]) -> Self;
 
+    /// Whether it stands for numbers alone: floats are none of NaN and the infinities, and neither are
+    /// a block's scales.
+    fn is_finite(&self) -> bool;
+
     /// Makes a block of random bits stand for weights of about N(0, 0.05).
     fn make_sane(&mut self, rng: &mut Rng);
 }
@@ -53,6 +57,10 @@ pub(super) struct F16([u8; 2]);
 impl F16 {
     pub(super) fn get(self) -> f32 {
         half::f16::from_le_bytes(self.0).to_f32()
+    }
+
+    pub(super) fn is_finite(self) -> bool {
+        half::f16::from_le_bytes(self.0).is_finite()
     }
 
     /// The nearest half; numbers beyond the largest become that.
@@ -136,6 +144,18 @@ pub(super) fn dequantize_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
         block.codes(&mut codes);
         block.values(&codes, out);
     }
+}
+
+/// Blocks that are looked at together, without a branch for each.
+const RUN: usize = 256;
+
+/// The first block that does not stand for numbers.
+pub(super) fn not_finite_block<B: Block>(bytes: &[u8]) -> Option<usize> {
+    let blocks = bytemuck::cast_slice::<u8, B>(bytes);
+    let sound = |run: &[B]| run.iter().fold(true, |all, block| all & block.is_finite());
+    let first = RUN * blocks.chunks(RUN).position(|run| !sound(run))?;
+    let within = blocks[first..].iter().position(|block| !block.is_finite());
+    within.map(|i| first + i)
 }
 
 pub(super) fn repack_blocks<B: Block>(bytes: &[u8], planes: &mut Planes<'_>) {

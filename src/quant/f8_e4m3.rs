@@ -66,6 +66,12 @@ impl block::Block for Block {
         }
     }
 
+    fn is_finite(&self) -> bool {
+        let codes = self.qs.iter().all(|q| q & 127 != 127);
+        // A scale must leave its largest number one.
+        codes && (f32::from_le_bytes(self.d) * MOST).is_finite()
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         self.d = rng.scale(0.05 / 29.0).to_le_bytes();
         for q in &mut self.qs {

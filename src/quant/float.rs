@@ -24,6 +24,10 @@ impl Block for Single {
         Self(x[0].to_le_bytes())
     }
 
+    fn is_finite(&self) -> bool {
+        f32::from_le_bytes(self.0).is_finite()
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         self.0 = (0.05 * rng.normal()).to_le_bytes();
     }
@@ -48,6 +52,10 @@ impl Block for Half {
         Self(F16::new(x[0]))
     }
 
+    fn is_finite(&self) -> bool {
+        self.0.is_finite()
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         self.0 = F16::new(0.05 * rng.normal());
     }
@@ -70,6 +78,10 @@ impl Block for Brain {
 
     fn encode(x: &[f32]) -> Self {
         Self(half::bf16::from_f32(x[0]).to_le_bytes())
+    }
+
+    fn is_finite(&self) -> bool {
+        half::bf16::from_le_bytes(self.0).is_finite()
     }
 
     fn make_sane(&mut self, rng: &mut Rng) {

@@ -305,6 +305,44 @@ mod tests {
         assert!(matches!(huge, Err(Error::Length { .. })));
     }
 
+    /// Whatever bits a block has: it is found where it gives a value that is no number, and nowhere else.
+    #[test]
+    fn blocks_that_are_no_numbers_are_found() {
+        let mut rng = Rng::new(3);
+        for format in &FORMATS {
+            let sound = random_matrix(format.dtype, &mut rng, 40, 2 * 256);
+            assert_eq!((format.not_finite)(&sound), None, "{}", format.name);
+            let blocks = sound.len() / format.block_bytes;
+            let mut found = 0;
+            for _ in 0..2000 {
+                let mut bytes = sound.clone();
+                let i = rng.below(blocks);
+                let block = &mut bytes[i * format.block_bytes..][..format.block_bytes];
+                rng.fill(block);
+                let values = dequantize(format.dtype, block).unwrap();
+                let finite = values.iter().all(|v| v.is_finite());
+                let bad = match format.dtype {
+                    // It has a number for the exponent that means there is none.
+                    DType::MXFP4 => block[0] == 0xff,
+                    // Its scale must leave the largest code a number, whether the block has it or not.
+                    DType::F8_E4M3 => {
+                        let d = f32::from_le_bytes(block[..4].try_into().unwrap());
+                        !finite || (448.0 * d).is_infinite()
+                    }
+                    _ => !finite,
+                };
+                assert_eq!(
+                    (format.not_finite)(&bytes),
+                    bad.then_some(i),
+                    "{}",
+                    format.name
+                );
+                found += usize::from(bad);
+            }
+            assert!(found > 0, "{}", format.name);
+        }
+    }
+
     #[test]
     fn random_weights_are_about_n_0_005() {
         let mut rng = Rng::new(2);

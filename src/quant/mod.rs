@@ -33,7 +33,8 @@ pub use layout::{Layout, MAX_PLANES, Planes, dequantize, repack_rows, unpack};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use block::{
-    Block, dequantize_blocks, quantize_blocks, random_blocks, repack_blocks, unpack_blocks,
+    Block, dequantize_blocks, not_finite_block, quantize_blocks, random_blocks, repack_blocks,
+    unpack_blocks,
 };
 
 /// What the items of a plane hold.
@@ -130,6 +131,9 @@ pub struct Format {
     /// for it is cut; plain floats keep such numbers. Panics unless `values` has the elements of
     /// `out`'s blocks; [`convert`] checks.
     pub quantize: fn(values: &[f32], out: &mut [u8]),
+    /// The first of whole blocks that does not stand for numbers: a float that is NaN or infinite, or
+    /// a scale that is. Panics on a part of a block.
+    pub not_finite: fn(bytes: &[u8]) -> Option<usize>,
     /// Whole blocks to planes of their exact size. Panics on other sizes; [`repack_rows`] checks.
     pub repack: fn(bytes: &[u8], planes: &mut Planes<'_>),
     unpack: fn(planes: &[&[u8]; MAX_PLANES], out: &mut [f32]),
@@ -155,6 +159,7 @@ impl Format {
             planes: B::PLANES,
             dequantize: dequantize_blocks::<B>,
             quantize: quantize_blocks::<B>,
+            not_finite: not_finite_block::<B>,
             repack: repack_blocks::<B>,
             unpack: unpack_blocks::<B>,
             random: random_blocks::<B>,

@@ -71,6 +71,11 @@ impl block::Block for Block {
         block
     }
 
+    fn is_finite(&self) -> bool {
+        // All ones are the Microscaling formats' NaN.
+        self.e != u8::MAX
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         self.e = 120 + rng.below(3) as u8;
     }

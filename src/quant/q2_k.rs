@@ -106,6 +106,10 @@ impl block::Block for Block {
         }
     }
 
+    fn is_finite(&self) -> bool {
+        self.d.is_finite() && self.dmin.is_finite()
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         let d = rng.scale(0.05 / 12.0);
         self.d = F16::new(d);

@@ -46,6 +46,10 @@ impl block::Block for Block {
         }
     }
 
+    fn is_finite(&self) -> bool {
+        self.d.is_finite() && self.m.is_finite()
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         let d = rng.scale(0.05 / 4.6);
         self.d = F16::new(d);

@@ -59,6 +59,10 @@ impl Header {
         (header, codes)
     }
 
+    pub(super) fn is_finite(&self) -> bool {
+        self.d.is_finite() && self.dmin.is_finite()
+    }
+
     /// Sets scales for codes with this mean and this many times the weights' deviation.
     pub(super) fn make_sane(&mut self, rng: &mut Rng, mean: f32) {
         let d = rng.scale(0.05 / (36.0 * mean));
@@ -143,6 +147,10 @@ impl block::Block for Block {
             header,
             qs: join_super_nibbles(&codes),
         }
+    }
+
+    fn is_finite(&self) -> bool {
+        self.header.is_finite()
     }
 
     fn make_sane(&mut self, rng: &mut Rng) {

@@ -48,6 +48,10 @@ impl block::Block for Block {
         }
     }
 
+    fn is_finite(&self) -> bool {
+        self.d.is_finite()
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         self.d = F16::new(rng.signed_scale(0.05 / 9.2));
     }

@@ -58,6 +58,10 @@ impl block::Block for Block {
         }
     }
 
+    fn is_finite(&self) -> bool {
+        self.header.is_finite()
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         self.header.make_sane(rng, 15.5);
     }

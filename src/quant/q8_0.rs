@@ -38,6 +38,10 @@ impl block::Block for Block {
         }
     }
 
+    fn is_finite(&self) -> bool {
+        self.d.is_finite()
+    }
+
     fn make_sane(&mut self, rng: &mut Rng) {
         self.d = F16::new(rng.scale(0.05 / 74.0));
     }

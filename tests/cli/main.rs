@@ -12,6 +12,7 @@ mod chat;
 mod common;
 mod embed;
 mod errors;
+mod fit;
 mod reports;
 
 use std::fs;
@@ -207,6 +208,8 @@ fn misuse_is_exit_code_2() {
         &["embed", "--file", "f", "hi"],
         &["embed", "--pooling", "max", "hi"],
         &["embed", "--json", "--similarity", "a", "b"],
+        &["run", "--fit", "--memory", "much", "hi"],
+        &["inspect", "m.gguf", "--memory", "-3GiB"],
         &["rm"],
         &["inspect"],
         &["perplexity"],

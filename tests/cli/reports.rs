@@ -381,6 +381,7 @@ fn devices_gives_what_adapter_takes() {
         "kind",
         "driver",
         "subgroups",
+        "memory",
         "f16",
         "cooperative_matrix",
         "max_binding",
@@ -425,7 +426,9 @@ fn devices_gives_what_adapter_takes() {
 #[test]
 fn inspect_gives_what_is_in_a_file() {
     let report = run(&["inspect", &TINY, "--json"]).json();
-    let fields = ["file", "config", "bytes", "types", "metadata", "tensors"];
+    let fields = [
+        "file", "config", "bytes", "types", "memory", "metadata", "tensors",
+    ];
     has_fields("inspect", &report, &fields);
     assert_eq!(report["config"]["layers"], 3);
     assert_eq!(report["metadata"]["general.architecture"], "llama");

@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::server::{Reply, Request, Server};
 use crate::{Cache, Heard, model_bytes, sha256};
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A repository's list as the endpoint writes it, with what it says of each file.
-fn listing(files: &[(&str, &[u8])]) -> Reply {
+pub(crate) fn listing(files: &[(&str, &[u8])]) -> Reply {
     let siblings = files.iter().map(|(name, bytes)| {
         let lfs = json!({"sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 135});
         json!({"rfilename": name, "size": bytes.len(), "blobId": "b", "lfs": lfs})
@@ -36,7 +36,7 @@ fn one_file(bytes: &[u8], serve: impl Fn(&Request) -> Reply + Send + Sync + 'sta
     })
 }
 
-fn options(server: &Server) -> PullOptions {
+pub(crate) fn options(server: &Server) -> PullOptions {
     let hf_token = Some("hf_test".into());
     PullOptions {
         hf_endpoint: Some(server.url()),
@@ -45,7 +45,7 @@ fn options(server: &Server) -> PullOptions {
     }
 }
 
-fn pull_from(cache: &Cache, server: &Server, source: &str) -> Result<PathBuf> {
+pub(crate) fn pull_from(cache: &Cache, server: &Server, source: &str) -> Result<PathBuf> {
     pull(
         &cache.home,
         &resolve(source).unwrap(),
@@ -161,7 +161,7 @@ fn all_parts_of_a_split_file_are_pulled() {
     );
 }
 
-fn list_one(cache: &Cache) -> omnimini::hub::Model {
+pub(crate) fn list_one(cache: &Cache) -> omnimini::hub::Model {
     let mut models = list(&cache.home).unwrap();
     assert_eq!(models.len(), 1);
     models.remove(0)

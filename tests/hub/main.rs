@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod cache;
+mod folder;
 mod hf;
 #[cfg(unix)]
 mod pip;

@@ -79,7 +79,7 @@ cp "$here/$name-${{want##*==}}-py3-none-any.whl" "$dest/"
         text.lines().map(Into::into).collect()
     }
 
-    fn pull(&self, cache: &Cache, source: &Source) -> Result<PathBuf> {
+    pub(crate) fn pull(&self, cache: &Cache, source: &Source) -> Result<PathBuf> {
         let python = Some(self.python());
         let options = PullOptions {
             python,
