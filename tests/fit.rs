@@ -78,6 +78,20 @@ fn the_estimate_is_what_is_allocated() {
     }
 }
 
+/// An encoder keeps nothing between steps: its cache is that of one.
+#[test]
+fn encoders_are_estimated_too() {
+    for name in ["bge", "nomic-embed"] {
+        let families = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/families");
+        let checkpoint = Checkpoint::open(format!("{families}/{name}")).unwrap();
+        let caps = common::gpu().caps;
+        let want = estimate(&checkpoint, &caps, &options()).unwrap();
+        let got = load(&checkpoint, &options()).unwrap().memory();
+        assert_eq!(got, want, "{name}");
+        assert!(want.cache > 0 && want.buffers > 0, "{name}: {want:?}");
+    }
+}
+
 /// With matrices in floats, so that there is something to choose.
 const FLOATS: Tiny = Tiny {
     types: &[DType::F32],

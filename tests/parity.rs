@@ -15,6 +15,8 @@ use pollster::block_on;
 use serde_json::Value;
 
 mod common;
+#[path = "parity/experts.rs"]
+mod experts;
 
 /// Largest relative error of all logits together, with activations in f32 and in f16.
 const F32: f64 = 1e-3;

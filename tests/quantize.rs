@@ -21,6 +21,8 @@ use tempfile::TempDir;
 mod common;
 #[path = "quantize/load.rs"]
 mod load;
+#[path = "quantize/peers.rs"]
+mod peers;
 #[path = "quantize/real.rs"]
 mod real;
 

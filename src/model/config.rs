@@ -511,12 +511,15 @@ fn scaling(keys: &Keys<'_>, arch: &Arch, context: usize) -> Result<RopeScaling> 
         });
     }
     Ok(match kind {
-        "none" => RopeScaling::None,
-        "linear" => RopeScaling::Linear(factor),
-        "dynamic" => RopeScaling::Dynamic {
-            factor,
-            original: original()?,
+        // A key of our own: to programs that do not know it the file is right up to the original length.
+        "none" => match keys.positive("rope.scaling.dynamic_factor")? {
+            None => RopeScaling::None,
+            Some(factor) => RopeScaling::Dynamic {
+                factor: f64::from(factor),
+                original: original()?,
+            },
         },
+        "linear" => RopeScaling::Linear(factor),
         "yarn" => {
             let full = yarn_amplitude(factor, 1.0);
             let log = keys.positive("rope.scaling.yarn_log_multiplier")?;
@@ -543,7 +546,7 @@ fn scaling(keys: &Keys<'_>, arch: &Arch, context: usize) -> Result<RopeScaling> 
             return Err(Error::Config {
                 key,
                 value: format!("`{other}`"),
-                want: "one of none, linear, dynamic, yarn, longrope (with its factors' tensors)",
+                want: "one of none, linear, yarn, longrope (with its factors' tensors)",
             });
         }
     })

@@ -239,6 +239,12 @@ pub(super) fn metadata(family: &'static Family, json: &Json) -> Result<BTreeMap<
     if let Some(scalar) = config.number("query_pre_attn_scalar")? {
         set("attention.scale", Value::F32(scalar.sqrt().recip() as f32));
     }
+    // gpt-oss has nothing but experts, and says their width as that of any other block.
+    if config.size("num_local_experts")?.is_some()
+        && let Some(width) = config.size("intermediate_size")?
+    {
+        set("expert_feed_forward_length", Value::U32(width));
+    }
     if let Some(norm) = config.flag("norm_topk_prob") {
         set("expert_weights_norm", Value::Bool(norm));
     }
@@ -288,7 +294,13 @@ fn rotation<R>(config: &Config<'_>, set: &mut impl FnMut(&str, Value) -> R) -> R
     let factor = number("factor")?.unwrap_or(longest / original);
     match kind {
         "default" | "llama3" => return Ok(()),
-        "linear" | "dynamic" | "yarn" => {
+        "dynamic" => {
+            // GGUF has no name for it, and llama.cpp stops at one that it does not know. Up to the
+            // original length, which is all that it reads then, there is nothing to stretch.
+            set("rope.scaling.type", Value::String("none".into()));
+            set("rope.scaling.dynamic_factor", float(factor));
+        }
+        "linear" | "yarn" => {
             set("rope.scaling.type", Value::String(kind.into()));
             set("rope.scaling.factor", float(factor));
         }

@@ -15,6 +15,9 @@ pub(super) struct Family {
     pub(super) rotary: bool,
     /// Norms are stored less one.
     pub(super) minus_one: bool,
+    /// Experts are stored together with gate and up taking turns, output by output; otherwise all of the
+    /// gate comes first.
+    pub(super) paired: bool,
     /// What `post_attention_layernorm` is called in GGUF.
     pub(super) post_attention: &'static str,
     /// The one activation (`hidden_act`) that its models may have, where others are known.
@@ -28,6 +31,7 @@ const PLAIN: Family = Family {
     arch: "",
     rotary: false,
     minus_one: false,
+    paired: false,
     post_attention: "ffn_norm",
     act: None,
     defaults: &[("rms_norm_eps", 1e-6)],
@@ -159,6 +163,7 @@ const FAMILIES: &[Family] = &[
     Family {
         model_type: "gpt_oss",
         arch: "gpt-oss",
+        paired: true,
         post_attention: "post_attention_norm",
         defaults: &[
             ("rms_norm_eps", 1e-5),

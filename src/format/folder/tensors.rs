@@ -194,7 +194,7 @@ impl Maker<'_> {
             return Ok(true);
         }
         if let Some(part) = part.strip_prefix("mlp.experts.") {
-            return Ok(self.experts(layer, part, raw));
+            return self.experts(layer, part, name, raw);
         }
         let Some((stem, kind)) = part.rsplit_once('.') else {
             return Ok(false);
@@ -226,8 +226,8 @@ impl Maker<'_> {
         Ok(true)
     }
 
-    /// Experts that are stored together, as gpt-oss's are: gate and up take turns, row by row.
-    fn experts(&mut self, layer: usize, part: &str, raw: &Raw) -> bool {
+    /// Experts that are stored together, gate and up in one tensor.
+    fn experts(&mut self, layer: usize, part: &str, from: &str, raw: &Raw) -> Result<bool> {
         let (stem, kind) = match part.rsplit_once('_') {
             Some((stem, kind @ ("bias" | "blocks" | "scales"))) => (stem, kind),
             _ => (part, "weight"),
@@ -235,7 +235,7 @@ impl Maker<'_> {
         let (names, step): (&[&str], usize) = match stem {
             "gate_up_proj" => (&["ffn_gate_exps", "ffn_up_exps"], 2),
             "down_proj" => (&["ffn_down_exps"], 1),
-            _ => return false,
+            _ => return Ok(false),
         };
         let count = raw.shape.first().copied().unwrap_or(0);
         for (first, name) in names.iter().enumerate() {
@@ -268,7 +268,7 @@ impl Maker<'_> {
                     let scales = self.raws.iter().find(|(n, _)| n.ends_with(&scales));
                     let Some((_, scales)) = scales.filter(|(_, s)| s.shape[..] == raw.shape[..3])
                     else {
-                        return false;
+                        return Ok(false);
                     };
                     let piece = Piece {
                         raw: raw.clone(),
@@ -282,25 +282,64 @@ impl Maker<'_> {
                     let name = name("weight");
                     self.add(name, shape, DType::MXFP4, vec![piece], convert, None, cols);
                 }
-                ("weight", [_, inputs, n]) => {
-                    let Some(dtype) = plain(raw.dtype) else {
-                        return false;
+                ("weight", [_, a, b]) => {
+                    let dtype = self.dtype(from, raw)?;
+                    let (inputs, n, convert) = if self.turned(from, raw)? {
+                        (*a, *b, Convert::Transposed)
+                    } else {
+                        (*b, *a, Convert::Copy)
                     };
-                    let piece = Piece {
+                    let rows = n / step;
+                    let piece = |first, step, rows| Piece {
                         raw: raw.clone(),
                         first,
                         step,
-                        rows: count * n / step,
+                        rows,
                     };
-                    let shape = vec![count, n / step, *inputs];
-                    let convert = Convert::Transposed;
-                    let name = name("weight");
-                    self.add(name, shape, dtype, vec![piece], convert, None, *inputs);
+                    let pieces = if self.family.paired {
+                        vec![piece(first, step, count * rows)]
+                    } else {
+                        let half = |expert: usize| piece(expert * n + first * rows, 1, rows);
+                        (0..count).map(half).collect()
+                    };
+                    let shape = vec![count, rows, inputs];
+                    self.add(name("weight"), shape, dtype, pieces, convert, None, inputs);
                 }
-                _ => return false,
+                _ => return Ok(false),
             }
         }
-        true
+        Ok(true)
+    }
+
+    /// Whether the experts that `from` is a part of have inputs as rows: `[experts, inputs, outputs]`.
+    ///
+    /// transformers keeps Qwen3-MoE's as `[experts, 2 ffn, width]` and `[experts, width, ffn]`; gpt-oss's are
+    /// turned, and so are those that were published for the same way of multiplying.
+    fn turned(&self, from: &str, raw: &Raw) -> Result<bool> {
+        let width = self.config.need("hidden_size")?;
+        // Where the width stands in each part, and where in those that are turned.
+        let parts = [("gate_up_proj", 2, 1), ("down_proj", 1, 2)];
+        let stem = from.rsplit_once('.').map_or("", |(stem, _)| stem);
+        // One of them tells, wherever a matrix of the other is a square.
+        let told = parts.iter().find_map(|(part, plain, turned)| {
+            let shape = &self.raws.get(&format!("{stem}.{part}"))?.shape;
+            let at = |i: usize| shape.get(i) == Some(&width);
+            (at(*plain) != at(*turned)).then_some(at(*turned))
+        });
+        let turned = self.family.paired || told == Some(true);
+        let fits = parts.iter().any(|(part, plain, other)| {
+            let at = if turned { other } else { plain };
+            from.ends_with(part) && raw.shape.get(*at) == Some(&width)
+        });
+        if fits {
+            return Ok(turned);
+        }
+        let name = super::super::gguf::shown(from.as_bytes());
+        let reason = format!(
+            "tensor `{name}` is {:?}, which no experts of `hidden_size` {width} are",
+            raw.shape
+        );
+        Err(problem(self.folder, FileProblem::Safetensors { reason }))
     }
 
     /// A matrix as it is, or with the halves of its heads alternating.
