@@ -66,7 +66,9 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
     }
     let total: usize = rows.iter().sum();
     let (groups, eps) = (u(k / 32), Const::F(EPS));
-    let (gain, post) = (u(gain_at / 4), u(post_at / 4));
+    // A plain input begins where the second says.
+    let plain = r.module("input") == Some("input/plain");
+    let (gain, post) = (u(gain_at / 4), u(if plain { 0 } else { post_at / 4 }));
     let mut params = vec![groups];
     let (y, first, values) = match dispatch.kernel.name {
         "matvec" => {
