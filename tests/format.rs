@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "common/alloc.rs"]
 mod alloc;
+#[path = "format/folders.rs"]
+mod folders;
 #[path = "format/hostile.rs"]
 mod hostile;
 
