@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 
 #[path = "common/alloc.rs"]
 mod alloc;
-#[path = "format/folder.rs"]
-mod folder;
+#[path = "format/folders.rs"]
+mod folders;
 #[path = "format/hostile.rs"]
 mod hostile;
+#[path = "format/hostile_folders.rs"]
+mod hostile_folders;
 
 const MIB: usize = 1 << 20;
 

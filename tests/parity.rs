@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use omnimini::caps::{DeviceKind, Precision};
 use omnimini::engine::{Engine, LoadOptions, Sampling, Sequence};
@@ -87,7 +88,11 @@ fn cases(family: &Path) -> Vec<Case> {
 /// The relative error of a case's logits.
 fn error(checkpoint: &Checkpoint, case: &Case, options: &LoadOptions) -> omnimini::Result<f64> {
     let engine = block_on(Engine::load(checkpoint, options, &mut |_, _| {}))?;
-    let mut sequence = Sequence::new(&engine)?;
+    error_of(&engine, case)
+}
+
+fn error_of(engine: &Arc<Engine>, case: &Case) -> omnimini::Result<f64> {
+    let mut sequence = Sequence::new(engine)?;
     let vocab = engine.model().config.vocab;
     assert_eq!(case.logits.len(), case.rows.len() * vocab, "{}", case.name);
     let mut wanted = case
@@ -238,7 +243,20 @@ fn every_rope_scaling_holds_far_into_a_text() {
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
-/// Whole texts of thousands of tokens, their last eight logits.
+/// What a whole text may take beside its cache, with the other tests of this file in the same process.
+const SPARE: u64 = 512 << 20;
+
+/// The most that was ever resident of this process, where the system says.
+fn peak() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|l| l.starts_with("VmHWM"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Whole texts of thousands of tokens, their last eight logits, and the memory that they take: keys and
+/// values of every position in the layers that see all, 16 of each in f32, and no more than a window and a
+/// chunk in those that do not.
 #[test]
 fn long_texts_hold_to_their_last_tokens() {
     let longest = std::env::var("OMNIMINI_LONGEST").ok();
@@ -268,12 +286,22 @@ fn long_texts_hold_to_their_last_tokens() {
             };
             let began = std::time::Instant::now();
             let checkpoint = Checkpoint::open(&family).unwrap();
-            let error = error(&checkpoint, &case, &options(Precision::F32, &case)).unwrap();
+            let options = options(Precision::F32, &case);
+            let engine = block_on(Engine::load(&checkpoint, &options, &mut |_, _| {})).unwrap();
+            let error = error_of(&engine, &case).unwrap();
+            let (cache, peak) = (engine.kv_bytes(), peak());
             println!(
-                "{name}, {length} tokens: {error:.1e} in {:.0?}",
-                began.elapsed()
+                "{name}, {length} tokens: {error:.1e} in {:.0?}, a cache of {} KiB, at most {:?} MiB",
+                began.elapsed(),
+                cache >> 10,
+                peak.map(|bytes| bytes >> 20)
             );
             assert!(error < F32, "{name}, {length} tokens: {error:.1e}");
+            let stated = 2 * 16 * 4 * (length + 4096);
+            assert!(cache <= stated, "{name}: {cache} bytes, {stated} stated");
+            if engine.gpu().caps.kind == DeviceKind::Cpu {
+                assert!(peak.is_none_or(|peak| peak <= cache as u64 + SPARE));
+            }
         }
     }
 }

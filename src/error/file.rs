@@ -148,6 +148,9 @@ pub enum FileProblem {
         count: u64,
         name: String,
     },
+    /// A safetensors file that a folder's index names, and that is not there.
+    #[error("names {count} safetensors files, and `{name}` is not beside it; fetch all of them")]
+    MissingFile { name: String, count: u64 },
     /// A shard in another's place.
     #[error(
         "should be shard {no} of {count} but says it is shard {got_no} of {got_count}; \

@@ -128,6 +128,12 @@ impl<'a> Config<'a> {
         self.get(key)?.as_bool()
     }
 
+    /// Tokens that the file itself says there are.
+    pub(super) fn vocabulary(&self) -> Option<usize> {
+        let size = self.text.get("vocab_size")?.as_u64()?;
+        usize::try_from(size).ok()
+    }
+
     /// Whether the embedding is the output matrix, too.
     pub(super) fn tied(&self) -> bool {
         // Gemma's class says so where the file does not.
@@ -225,6 +231,9 @@ pub(super) fn metadata(family: &'static Family, json: &Json) -> Result<BTreeMap<
         "general.architecture".to_string(),
         Value::String(family.arch.into()),
     );
+    for key in ["hidden_size", "num_attention_heads"] {
+        config.need(key)?;
+    }
     let mut set = |key: &str, value: Value| meta.insert(format!("{}.{key}", family.arch), value);
     for (from, to) in SIZES {
         if let Some(size) = config.size(from)? {

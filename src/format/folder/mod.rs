@@ -18,7 +18,6 @@ use super::{Metadata, Source};
 use crate::error::{Error, FileProblem, Result};
 use crate::tensor::TensorInfo;
 use rows::Raw;
-use safetensors::SafeTensorError;
 use serde_json::Value as Json;
 
 /// The files of a folder that anything is read from, by name; the description of a part of a model is
@@ -138,13 +137,10 @@ fn heads(name: &str, files: &Files) -> Result<(Vec<Source>, Raws)> {
         shards.sort_unstable();
         shards.dedup();
         let count = shards.len() as u64;
-        if let Some(i) = shards.iter().position(|s| !files.contains_key(s)) {
-            let missing = FileProblem::MissingShard {
-                missing: i as u64 + 1,
-                count,
-                name: super::gguf::shown(shards[i].as_bytes()),
-            };
-            return Err(problem(name, missing));
+        if let Some(missing) = shards.iter().find(|s| !files.contains_key(*s)) {
+            let name = super::gguf::shown(missing.as_bytes());
+            let missing = FileProblem::MissingFile { name, count };
+            return Err(problem(source.name(), missing));
         }
     } else {
         let safetensors = |n: &&String| n.ends_with(".safetensors");
@@ -187,16 +183,17 @@ fn heads(name: &str, files: &Files) -> Result<(Vec<Source>, Raws)> {
 fn head(source: &Source, file: usize) -> Result<Vec<(String, Raw)>> {
     let bytes = source.bytes(0..source.len())?;
     let damaged = |reason: String| problem(source.name(), FileProblem::Safetensors { reason });
-    let (size, meta) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| {
-        // What an interrupted download leaves.
-        damaged(match e {
-            SafeTensorError::MetadataIncompleteBuffer => {
-                "it ends in the middle of its tensors, or behind them".into()
-            }
-            e => e.to_string(),
-        })
-    })?;
     // The head is behind its length, of 8 bytes.
+    let (size, meta) = match safetensors::SafeTensors::read_metadata(&bytes) {
+        Ok(read) => read,
+        Err(safetensors::SafeTensorError::MetadataIncompleteBuffer) => {
+            let what = "its tensors".to_string();
+            let (want, bytes) = (announced(&bytes), source.len());
+            let truncated = FileProblem::Truncated { what, want, bytes };
+            return Err(problem(source.name(), truncated));
+        }
+        Err(e) => return Err(damaged(e.to_string())),
+    };
     let data = size as u64 + 8;
     let raw = |info: &safetensors::tensor::TensorInfo| Raw {
         file,
@@ -206,4 +203,18 @@ fn head(source: &Source, file: usize) -> Result<Vec<(String, Raw)>> {
     };
     let tensors = meta.tensors();
     Ok(tensors.into_iter().map(|(n, i)| (n, raw(i))).collect())
+}
+
+/// Bytes that a safetensors file should have by its head, which is behind its length.
+fn announced(bytes: &[u8]) -> u64 {
+    let Some((length, rest)) = bytes.split_first_chunk() else {
+        return 8;
+    };
+    let length = u64::from_le_bytes(*length);
+    let end = 8u64.saturating_add(length);
+    let head = usize::try_from(length).ok().and_then(|n| rest.get(..n));
+    let head: Json = serde_json::from_slice(head.unwrap_or_default()).unwrap_or_default();
+    let tensors = head.as_object().into_iter().flat_map(|o| o.values());
+    let ends = tensors.filter_map(|t| t["data_offsets"][1].as_u64());
+    end.saturating_add(ends.max().unwrap_or(0))
 }

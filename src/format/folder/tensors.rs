@@ -125,12 +125,20 @@ pub(super) fn translate(
         tensors: Vec::new(),
         recipes: Vec::new(),
     };
+    let layers = maker.config.need("num_hidden_layers")?;
     // Experts of their own names, by GGUF's name and number.
     let mut experts: BTreeMap<String, BTreeMap<usize, &Raw>> = BTreeMap::new();
     for (name, raw) in raws {
         let short = PREFIXES.iter().find_map(|p| name.strip_prefix(p));
         let short = short.unwrap_or(name);
         if let Some((layer, part)) = layer(short) {
+            if layer >= layers {
+                let name = super::super::gguf::shown(name.as_bytes());
+                let reason = format!(
+                    "tensor `{name}` is of layer {layer}, and `num_hidden_layers` is {layers}"
+                );
+                return Err(problem(folder, FileProblem::Safetensors { reason }));
+            }
             if let Some((number, part)) = expert(part) {
                 let of_all = format!("blk.{layer}.{part}.weight");
                 experts.entry(of_all).or_default().insert(number, raw);
@@ -148,7 +156,10 @@ pub(super) fn translate(
             continue;
         }
         match short {
-            "embed_tokens.weight" => maker.matrix("token_embd.weight", name, raw, None)?,
+            "embed_tokens.weight" => {
+                maker.table(name, raw)?;
+                maker.matrix("token_embd.weight", name, raw, None)?;
+            }
             "norm.weight" => maker.vector("output_norm.weight", raw, family.minus_one)?,
             "lm_head.weight" if maker.config.tied() => {}
             "lm_head.weight" => maker.matrix("output.weight", name, raw, None)?,
@@ -186,6 +197,18 @@ fn expert(part: &str) -> Option<(usize, &'static str)> {
 }
 
 impl Maker<'_> {
+    /// The embedding has a row for each token.
+    fn table(&self, from: &str, raw: &Raw) -> Result<()> {
+        match (self.config.vocabulary(), raw.shape.first()) {
+            (Some(want), Some(rows)) if want != *rows => {
+                let name = super::super::gguf::shown(from.as_bytes());
+                let reason = format!("tensor `{name}` has {rows} rows, and `vocab_size` is {want}");
+                Err(problem(self.folder, FileProblem::Safetensors { reason }))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A part of a layer; false where it has no place.
     fn layer_part(&mut self, layer: usize, part: &str, name: &str, raw: &Raw) -> Result<bool> {
         let block = |part: &str| format!("blk.{layer}.{part}");
