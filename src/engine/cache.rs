@@ -9,7 +9,7 @@ use super::LoadOptions;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffers, Gpu};
-use crate::graph::{Attention, Graph};
+use crate::graph::Attention;
 use crate::kernel::Resource;
 use crate::kernel::kv::{BLOCK, KvShape, KvType, PAGE};
 
@@ -64,9 +64,9 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::CacheTooLarge`] where a layer could not keep the context in one binding.
-    pub(super) fn new(
+    pub(super) fn new<'a>(
         gpu: &Gpu,
-        graph: &Graph,
+        attentions: impl Iterator<Item = &'a Attention>,
         kv: KvShape,
         options: &LoadOptions,
     ) -> Result<Self> {
@@ -76,7 +76,7 @@ impl Cache {
             limit: options.cache,
             version: 0,
         };
-        for a in graph.attentions() {
+        for a in attentions {
             let most = most(&gpu.caps, a, kv, options)?;
             let ring = kv.ring(a.window).unwrap_or(0);
             let entries = kv.entries(a.window);

@@ -121,7 +121,7 @@ impl Outline {
     }
 
     /// Attentions that remember: those of an encoder do not.
-    fn decoding(&self) -> impl Iterator<Item = &Attention> {
+    pub(super) fn decoding(&self) -> impl Iterator<Item = &Attention> {
         let decodes = !self.model.is_encoder();
         self.graph.attentions().filter(move |_| decodes)
     }

@@ -180,7 +180,7 @@ impl Engine {
     ) -> Result<Arc<Self>> {
         // What cannot be is said before anything is uploaded.
         let outline = Outline::new(checkpoint, options)?;
-        let cache = Cache::new(&gpu, &outline.graph, outline.kv, options)?;
+        let cache = Cache::new(&gpu, outline.decoding(), outline.kv, options)?;
         let refuse = |caps: &Caps, limit| match memory::refusal(checkpoint, caps, options, limit) {
             Ok(e) | Err(e) => e,
         };

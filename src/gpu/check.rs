@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::pipelines::text;
 use super::{Buffers, Fnv, Gpu, Kept, Pipelines, Program, Readback};
 use crate::error::Result;
-use crate::kernel::probe::{Kind, Probe, probe};
+use crate::kernel::probe::{Kind, Probe, SOURCES, probe};
 use crate::kernel::{Access, Dispatch, Resource};
 
 /// A driver's arithmetic may be this much worse than the one the probes' limits come from: units in
@@ -156,7 +156,7 @@ pub(crate) struct Wrong {
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     file: Option<Kept>,
-    /// Variants by the hash of their text: right ones, and wrong ones with what differs.
+    /// Variants by the hash of their text and of what they were asked: right ones, and wrong ones with what differs.
     known: Known,
     changed: bool,
     /// Variants run in this process.
@@ -228,6 +228,9 @@ impl Checks {
         pipelines: &Pipelines,
         cases: Vec<Case>,
     ) -> Result<Pending> {
+        let asked = SOURCES
+            .iter()
+            .fold(Fnv::new(), |hash, text| hash.with(text.as_bytes()));
         let mut pending = Pending {
             running: Vec::new(),
             wrong: Vec::new(),
@@ -240,7 +243,7 @@ impl Checks {
                 wgsl += &text(gpu, d.kernel, &d.variant)?;
             }
             let kernel = case.dispatches.first().map_or("", |d| d.kernel.name);
-            let key = Fnv::new().with(wgsl.as_bytes()).get();
+            let key = asked.with(wgsl.as_bytes()).get();
             if !seen.insert(key) || self.known.right.contains(&key) {
                 continue;
             }
