@@ -66,7 +66,7 @@ fn harmony_is_read_as_its_makers_do() {
             };
             let text = message["text"].as_str().unwrap();
             match want.last_mut() {
-                Some((last, said)) if *last == part => *said += &format!("\n\n{text}"),
+                Some((last, said)) if *last == part => said.extend(["\n\n", text]),
                 _ => want.push((part, text.into())),
             }
         }

@@ -1,6 +1,6 @@
 //! Tokenizers from `tokenizer.json` files and GGUF files: the ids of the makers' own libraries.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 

@@ -48,6 +48,6 @@ pub fn folder() -> Option<std::path::PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    println!("skipped: there are no real vocabularies; `tools/vocabularies` fetches them");
+    eprintln!("skipped: there are no real vocabularies; `tools/vocabularies` fetches them");
     None
 }
