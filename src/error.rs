@@ -492,12 +492,31 @@ pub enum Error {
     },
 }
 
+/// A name or a text from a file, for a message: short, on one line, with nothing that moves a
+/// terminal.
+pub(crate) fn shown(text: impl AsRef<[u8]>) -> String {
+    cut(text.as_ref(), 80)
+}
+
+/// What another library says of a file, for a message: as above, of two lines' length, since it may
+/// quote the file at any length.
+pub(crate) fn reason(error: impl std::fmt::Display) -> String {
+    cut(error.to_string().as_bytes(), 200)
+}
+
+fn cut(text: &[u8], most: usize) -> String {
+    let (text, rest) = text.split_at(text.len().min(most));
+    let text = String::from_utf8_lossy(text);
+    let dots = if rest.is_empty() { "" } else { "…" };
+    format!("{}{dots}", text.escape_debug())
+}
+
 impl Error {
     /// Says of which tensor it is, where that was not known.
     pub(crate) fn of_tensor(self, name: &str) -> Self {
         match self {
             Self::NotFinite { .. } => Self::NotFinite {
-                what: format!("tensor `{}`", name.escape_debug()),
+                what: format!("tensor `{}`", shown(name)),
             },
             other => other,
         }

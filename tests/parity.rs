@@ -259,8 +259,7 @@ fn peak() -> Option<u64> {
 /// chunk in those that do not.
 #[test]
 fn long_texts_hold_to_their_last_tokens() {
-    let longest = std::env::var("OMNIMINI_LONGEST").ok();
-    let longest = longest.map_or(8192, |n| n.parse().unwrap());
+    let longest = common::longest(8192);
     for name in ["context-llama", "context-gemma"] {
         let family = folder(name);
         let (reference, bytes) = reference(&family);

@@ -5,7 +5,7 @@
 //! anything is allocated by it, and against limits that no real file comes near.
 
 use super::metadata::{Array, Metadata, Strings, Value};
-use crate::error::FileProblem;
+use crate::error::{FileProblem, shown};
 use crate::quant::{Format, other_type};
 use crate::tensor::TensorInfo;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -97,7 +97,7 @@ fn place(tensors: &mut [TensorInfo], data: u64, file_bytes: u64) -> Result<()> {
             Some((start, end)) if end <= file_bytes => tensor.offset = start,
             _ => {
                 return Err(FileProblem::Truncated {
-                    what: format!("tensor `{}`", shown(tensor.name.as_bytes())),
+                    what: format!("tensor `{}`", shown(&tensor.name)),
                     want: end.unwrap_or(u64::MAX),
                     bytes: file_bytes,
                 });
@@ -109,8 +109,8 @@ fn place(tensors: &mut [TensorInfo], data: u64, file_bytes: u64) -> Result<()> {
     for pair in order.windows(2) {
         if pair[0].offset + pair[0].bytes > pair[1].offset {
             return Err(FileProblem::Overlap {
-                first: shown(pair[0].name.as_bytes()),
-                second: shown(pair[1].name.as_bytes()),
+                first: shown(&pair[0].name),
+                second: shown(&pair[1].name),
             });
         }
     }
@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
                 Entry::Occupied(_) => {
                     return Err(FileProblem::Duplicate {
                         what: "metadata key",
-                        name: shown(key.as_bytes()),
+                        name: shown(&key),
                     });
                 }
             };
@@ -266,7 +266,7 @@ impl<'a> Reader<'a> {
     fn arrays(&mut self, key: &str, count: u64, depth: usize) -> Result<Vec<Array>> {
         if depth == MAX_DEPTH {
             return Err(FileProblem::Nesting {
-                key: shown(key.as_bytes()),
+                key: shown(&key),
                 limit: MAX_DEPTH,
             });
         }
@@ -305,7 +305,7 @@ impl<'a> Reader<'a> {
                 Ok(string) => strings.push(string),
                 Err(_) => {
                     return Err(FileProblem::Text {
-                        what: format!("string {i} of `{}`", shown(key.as_bytes())),
+                        what: format!("string {i} of `{}`", shown(&key)),
                     });
                 }
             }
@@ -317,7 +317,7 @@ impl<'a> Reader<'a> {
     fn tensor(&mut self, file: usize, alignment: u64) -> Result<TensorInfo> {
         let what = "the list of tensors";
         let name = self.string("a tensor's name", MAX_NAME)?;
-        let tensor = || shown(name.as_bytes());
+        let tensor = || shown(&name);
         let dims = self.u32(what)?;
         if dims > MAX_DIMS {
             return Err(FileProblem::Dimensions {
@@ -384,7 +384,7 @@ fn boolean(key: &str, byte: u8) -> Result<bool> {
         0 => Ok(false),
         1 => Ok(true),
         value => Err(FileProblem::Boolean {
-            key: shown(key.as_bytes()),
+            key: shown(&key),
             value,
         }),
     }
@@ -392,18 +392,9 @@ fn boolean(key: &str, byte: u8) -> Result<bool> {
 
 fn unknown_type(key: &str, id: u32) -> FileProblem {
     FileProblem::ValueType {
-        key: shown(key.as_bytes()),
+        key: shown(&key),
         id,
     }
-}
-
-/// A name from a file, for a message: short, on one line, with nothing that moves a terminal.
-pub(super) fn shown(name: &[u8]) -> String {
-    const MOST: usize = 80;
-    let (name, rest) = name.split_at(name.len().min(MOST));
-    let text = String::from_utf8_lossy(name);
-    let dots = if rest.is_empty() { "" } else { "…" };
-    format!("{}{dots}", text.escape_debug())
 }
 
 /// Starts of files that people hand over instead, with what to do.

@@ -13,7 +13,7 @@ pub use source::Source;
 #[cfg(not(target_arch = "wasm32"))]
 pub use write::GgufWriter;
 
-use crate::error::FileProblem;
+use crate::error::{FileProblem, shown};
 use crate::tensor::TensorInfo;
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -175,7 +175,7 @@ impl Checkpoint {
             for tensor in header.tensors {
                 let i = checkpoint.tensors.len();
                 if checkpoint.by_name.insert(tensor.name.clone(), i).is_some() {
-                    let name = gguf::shown(tensor.name.as_bytes());
+                    let name = shown(&tensor.name);
                     let what = "tensor";
                     return Err(checkpoint.problem(file, FileProblem::Duplicate { what, name }));
                 }
@@ -255,7 +255,7 @@ impl Checkpoint {
         let start = row.saturating_mul(rows.start as u64);
         let end = row.saturating_mul(rows.end as u64);
         let outside = || {
-            let what = format!("tensor `{}`", gguf::shown(tensor.name.as_bytes()));
+            let what = format!("tensor `{}`", shown(&tensor.name));
             let (want, bytes) = (end, tensor.bytes);
             self.problem(tensor.file, FileProblem::Truncated { what, want, bytes })
         };

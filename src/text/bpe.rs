@@ -11,8 +11,8 @@ use tiktoken_rs::CoreBPE;
 
 use super::merge::{Made, NONE, Part, merge};
 use super::spec::{NORMAL, Step};
-use super::{Pieces, TokenizerSpec, shown, unusable};
-use crate::error::Result;
+use super::{Pieces, TokenizerSpec, unusable};
+use crate::error::{Result, shown};
 
 /// A token's number here: bytes first, then tokens in the order of the merges that make them.
 type Rank = u32;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::spec::{CONTROL, TokenizerSpec, USER_DEFINED};
 use super::{tokenizer_json, unusable};
-use crate::error::Result;
+use crate::error::{Result, reason};
 use crate::format::Checkpoint;
 
 /// The files of a folder that a tokenizer is made from, as far as they are there.
@@ -57,7 +57,7 @@ impl TokenizerSpec {
         let object = |json: Option<&[u8]>, name: &str| match json {
             None => Ok(Value::Null),
             Some(json) => serde_json::from_slice(json).map_err(|e| {
-                let reason = tokenizer_json::brief(&e);
+                let reason = reason(e);
                 unusable(format!("its {name} cannot be read: {reason}"))
             }),
         };

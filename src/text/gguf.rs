@@ -6,8 +6,8 @@ use super::pretokenizers;
 use super::spec::{
     CONTROL, Flags, LONGEST_WORD, Model, NORMAL, SPACE, Step, TokenizerSpec, UNKNOWN, USER_DEFINED,
 };
-use super::{bert, shown, unusable};
-use crate::error::Result;
+use super::{bert, unusable};
+use crate::error::{Result, shown};
 use crate::format::{Array, Checkpoint, Metadata, Value};
 
 /// The key of a value under `tokenizer.ggml`.

@@ -380,13 +380,6 @@ fn lead(spec: &TokenizerSpec) -> Lead {
     }
 }
 
-/// A text of a file, short enough for a message.
-fn shown(text: &str) -> String {
-    let shown: String = text.chars().take(60).collect();
-    let more = if shown.len() < text.len() { "…" } else { "" };
-    format!("{}{more}", shown.escape_debug())
-}
-
 fn unusable(reason: impl Into<String>) -> Error {
     Error::Tokenizer {
         reason: reason.into(),

@@ -11,8 +11,8 @@ use regex_automata::Input;
 use regex_automata::meta::Regex;
 use regex_automata::util::syntax;
 
-use super::{shown, unusable};
-use crate::error::Result;
+use super::unusable;
+use crate::error::{Result, shown};
 
 /// The endings that say it.
 const GIVES_BACK: [&str; 2] = [r"|\s+(?!\S)|\s+", r"|\s+(?!\S)|\s"];

@@ -3,10 +3,10 @@
 //! The patterns are the makers' own, as their `tokenizer.json` files have them.
 
 use super::spec::{Keep, Step};
-use super::{shown, unusable};
+use super::unusable;
 use Stage::{Each, Runs};
 
-use crate::error::Result;
+use crate::error::{Result, shown};
 
 /// A pre-tokenizer: a row of [`TABLE`].
 pub(super) struct Pre {

@@ -5,8 +5,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::merge::{Made, NONE, Part, merge};
 use super::spec::{BYTE, NORMAL, SPACE, USER_DEFINED};
-use super::{Pieces, TokenizerSpec, shown, unusable};
-use crate::error::Result;
+use super::{Pieces, TokenizerSpec, unusable};
+use crate::error::{Result, shown};
 
 /// A BPE tokenizer over characters, without its control tokens.
 #[derive(Debug)]

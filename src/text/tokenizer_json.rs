@@ -13,9 +13,9 @@ use super::spec::{
     BYTE, CONTROL, Flags, Keep, LONGEST_WORD, Model, NORMAL, Step, TokenizerSpec, UNKNOWN, UNUSED,
     USER_DEFINED,
 };
+use super::unusable;
 use super::wordpiece::INSIDE;
-use super::{shown, unusable};
-use crate::error::Result;
+use crate::error::{Result, reason, shown};
 
 /// Ids beyond the model's own vocabulary that may stand for nothing: makers leave some free.
 const FREE: usize = 1 << 16;
@@ -144,7 +144,7 @@ impl<'de> Deserialize<'de> for Merge {
 /// tokens, merges and patterns do not fit together.
 pub(super) fn read(json: &[u8]) -> Result<TokenizerSpec> {
     let file: File = serde_json::from_slice(json)
-        .map_err(|e| unusable(format!("its tokenizer.json cannot be read: {}", brief(&e))))?;
+        .map_err(|e| unusable(format!("its tokenizer.json cannot be read: {}", reason(e))))?;
     let (begin, end) = template(&file.post_processor)?;
     let mut spec = TokenizerSpec {
         begin,
@@ -163,15 +163,6 @@ pub(super) fn read(json: &[u8]) -> Result<TokenizerSpec> {
     }
     model(file.model, &file.added_tokens, written, &mut spec)?;
     Ok(spec)
-}
-
-/// An error of JSON in less than a line.
-pub(super) fn brief(error: &serde_json::Error) -> String {
-    let text = error.to_string().escape_debug().to_string();
-    match text.char_indices().nth(200) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }
 
 fn model(file: ModelFile, added: &[Added], written: bool, spec: &mut TokenizerSpec) -> Result<()> {

@@ -148,6 +148,14 @@ fn what_is_damaged_is_named() {
             "{sentence}"
         );
     }
+    // What another library quotes of a file moves no terminal, and is not the whole file.
+    for text in ["\u{7f}F16", "\u{1b}[2J", "\n", &"x".repeat(5000)] {
+        let files = with_head(&whole, MODEL, |head| head[QUERIES]["dtype"] = json!(text));
+        refused(&files);
+        for key in ["model_type", "hidden_act", "torch_dtype"] {
+            let _ = outcome(&with(&whole, key, json!(text)));
+        }
+    }
 }
 
 #[test]

@@ -63,6 +63,7 @@ def make(model: str, args: argparse.Namespace) -> None:
         log(f"{model}: {name}: {''.join(words.tokens[i] for i in greedy[-1]['ids'])}")
     tokens = words.encode(text)
     perplexity = f32.perplexity(tokens, words.add_bos, words.bos, CONTEXT, CHUNKS)
+    perplexity["token_nll"] = f32.token_nll(tokens, words.add_bos, words.bos, CONTEXT)
     perplexity["first_ids"] = tokens[:32]
     perplexity["text_tokens"] = len(tokens)
     log(f"{model}: perplexity {perplexity['perplexity']} over {perplexity['tokens']} tokens")

@@ -58,6 +58,17 @@ class Truth:
         return {"ids": out_ids, "best_two": best_two}
 
     @torch.no_grad()
+    def token_nll(self, tokens: list[int], add_bos: bool, bos: int, context: int) -> list[float]:
+        """Nats of each token but the first of the first `context`, BOS first where the model has it."""
+        window = tokens[:context]
+        if add_bos:
+            window = [bos] + window[1:]
+        logits = self.model(torch.tensor([window]), use_cache=False).logits[0, :-1]
+        targets = torch.tensor(window[1:])[:, None]
+        scored = torch.log_softmax(logits.double(), -1).gather(1, targets)
+        return [round(-n, 5) for n in scored[:, 0].tolist()]
+
+    @torch.no_grad()
     def perplexity(self, tokens: list[int], add_bos: bool, bos: int, context: int, chunks: int) -> dict:
         """Perplexity as llama.cpp defines it.
 

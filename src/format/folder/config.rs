@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::super::{Array, Value};
 use super::family::Family;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::rope::{longrope_amplitude, yarn_amplitude};
 
 /// Keys of `config.json` that are whole numbers, and what GGUF calls them.
@@ -222,7 +222,7 @@ pub(super) fn metadata(family: &'static Family, json: &Json) -> Result<BTreeMap<
     {
         return Err(Error::Config {
             key: "hidden_act".into(),
-            value: format!("`{}`", super::super::gguf::shown(act.as_bytes())),
+            value: format!("`{}`", shown(&act)),
             want,
         });
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// A family of models as Hugging Face names it.
 #[derive(Debug)]
@@ -199,7 +199,7 @@ pub(super) fn find(config: &Json) -> Result<&'static Family> {
     let name = name.unwrap_or("nothing");
     let family = FAMILIES.iter().find(|f| f.model_type == name);
     family.ok_or_else(|| Error::Architecture {
-        name: super::super::gguf::shown(name.as_bytes()),
+        name: shown(&name),
         known: FAMILIES
             .iter()
             .map(|f| f.model_type)

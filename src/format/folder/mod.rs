@@ -15,7 +15,7 @@ pub(super) use rows::Recipe;
 use std::collections::BTreeMap;
 
 use super::{Metadata, Source};
-use crate::error::{Error, FileProblem, Result};
+use crate::error::{Error, FileProblem, Result, reason, shown};
 use crate::tensor::TensorInfo;
 use rows::Raw;
 use serde_json::Value as Json;
@@ -77,7 +77,7 @@ fn problem(file: &str, problem: FileProblem) -> Error {
 /// A JSON file's content.
 fn json(source: &Source) -> Result<Json> {
     serde_json::from_slice(&source.bytes(0..source.len())?).map_err(|e| {
-        let reason = e.to_string();
+        let reason = reason(e);
         problem(source.name(), FileProblem::Json { reason })
     })
 }
@@ -138,7 +138,7 @@ fn heads(name: &str, files: &Files) -> Result<(Vec<Source>, Raws)> {
         shards.dedup();
         let count = shards.len() as u64;
         if let Some(missing) = shards.iter().find(|s| !files.contains_key(*s)) {
-            let name = super::gguf::shown(missing.as_bytes());
+            let name = shown(&missing);
             let missing = FileProblem::MissingFile { name, count };
             return Err(problem(source.name(), missing));
         }
@@ -159,7 +159,7 @@ fn heads(name: &str, files: &Files) -> Result<(Vec<Source>, Raws)> {
     for (file, source) in sources.iter().enumerate() {
         for (tensor, raw) in head(source, file)? {
             if raws.insert(tensor.clone(), raw).is_some() {
-                let name = super::gguf::shown(tensor.as_bytes());
+                let name = shown(&tensor);
                 let what = "tensor";
                 return Err(problem(
                     source.name(),
@@ -169,10 +169,7 @@ fn heads(name: &str, files: &Files) -> Result<(Vec<Source>, Raws)> {
         }
     }
     if let Some((tensor, shard)) = owners.iter().find(|(t, _)| !raws.contains_key(*t)) {
-        let reason = format!(
-            "the index says that it holds `{}`",
-            super::gguf::shown(tensor.as_bytes())
-        );
+        let reason = format!("the index says that it holds `{}`", shown(&tensor));
         let shard = files.get(shard).map_or(name, Source::name);
         return Err(problem(shard, FileProblem::Safetensors { reason }));
     }
@@ -192,7 +189,7 @@ fn head(source: &Source, file: usize) -> Result<Vec<(String, Raw)>> {
             let truncated = FileProblem::Truncated { what, want, bytes };
             return Err(problem(source.name(), truncated));
         }
-        Err(e) => return Err(damaged(e.to_string())),
+        Err(e) => return Err(damaged(reason(e))),
     };
     let data = size as u64 + 8;
     let raw = |info: &safetensors::tensor::TensorInfo| Raw {

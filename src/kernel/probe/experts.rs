@@ -294,20 +294,15 @@ pub(super) fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
         (r.weight("weight"), packed),
         (dispatch.bindings[1].0, words(&inputs)),
     ];
-    if r.has_vectors() {
+    let gain = if r.has_vectors() {
         buffers.push((Resource::Vectors, words(&vectors)));
+        1.0
     } else {
-        finish(r, random, &mut buffers, &mut y, 0, &[0.0]);
-    }
+        finish(r, random, &mut buffers, &mut y, 0, &[0.0])
+    };
     let to = r.bound("output", "Y");
     buffers.push((to, poison(pairs * rows + 7)));
     let mut expect = Vec::new();
-    // A gate of a normal two makes twice as much of what a product is off.
-    let gain = if r.module("output") == Some("output/glu") {
-        2.0
-    } else {
-        1.0
-    };
     for (pair, (expert, _)) in chosen.iter().enumerate() {
         if expert.checked_sub(first).is_some_and(|own| own < here) {
             expect.push(Expected {

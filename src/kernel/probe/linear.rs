@@ -126,6 +126,7 @@ pub(super) fn matvec(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
 }
 
 /// What an output module makes of `y`, at elements `first` on; `biases` are of its rows, over and over.
+/// Returns by how much, at most, the result is off where `y` is off by one.
 pub(super) fn finish(
     r: &Reader<'_>,
     random: &mut Rng,
@@ -133,7 +134,8 @@ pub(super) fn finish(
     y: &mut [f64],
     first: usize,
     biases: &[f32],
-) {
+) -> f64 {
+    let mut gain = 1f64;
     let n = first + y.len();
     let mut other = |name: &str| {
         let values = normals(random, n);
@@ -158,7 +160,9 @@ pub(super) fn finish(
         }
         Some("output/glu") => {
             for (y, g) in y.iter_mut().zip(other("GATE")) {
-                *y = reference::glu(r.act(), f64::from(g), *y);
+                let of = |up| reference::glu(r.act(), f64::from(g), up);
+                gain = gain.max((of(1.0) - of(0.0)).abs());
+                *y = of(*y);
             }
         }
         Some(file @ ("output/act" | "output/act_bias")) => {
@@ -175,6 +179,7 @@ pub(super) fn finish(
         }
         _ => {}
     }
+    gain
 }
 
 pub(super) fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> Probe {
@@ -205,7 +210,7 @@ pub(super) fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
     let vectors = normals(random, rows + 16);
     // The result is as wide as its rows, so that the residual and the gate have its shape.
     let biases = &vectors[8..8 + rows];
-    finish(r, random, &mut buffers, &mut y, 0, biases);
+    let gain = finish(r, random, &mut buffers, &mut y, 0, biases);
     if r.has_vectors() {
         buffers.push((Resource::Vectors, words(&vectors)));
     }
@@ -219,7 +224,7 @@ pub(super) fn matmul(dispatch: &Dispatch, r: &Reader<'_>, random: &mut Rng) -> P
         .chunks_exact(rows)
         .enumerate()
         .map(|(t, row)| Expected {
-            floor: usual(&x[t * k..][..k], &values),
+            floor: gain * usual(&x[t * k..][..k], &values),
             ..floats(to, t * stride + first, row.to_vec())
         })
         .collect();

@@ -54,10 +54,10 @@ pub struct Rows {
     pub layout: Layout,
     /// The first of the rows.
     pub first: usize,
-    /// What they stand for.
+    /// The numbers that were quantised.
+    pub source: Vec<f32>,
+    /// What the processor makes of them.
     pub values: Vec<f32>,
-    /// How far all of them may be from that, as a share of their norm.
-    pub tolerance: f64,
 }
 
 /// Values that must stand in a buffer.
