@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use omnimini::{LoadOptions, Model, Options, Sampling};
+use omnimini::{LoadOptions, Model, Options, Part, Sampling};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -21,8 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut answer = session.ask(&question, &options)?;
     while let Some(delta) = answer.next()? {
-        write!(std::io::stdout(), "{}", delta.text)?;
-        std::io::stdout().flush()?;
+        // The other parts are what it thinks, and the calls that it makes.
+        if delta.part == Part::Content {
+            write!(std::io::stdout(), "{}", delta.text)?;
+            std::io::stdout().flush()?;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use omnimini::format::Checkpoint;
 use omnimini::gpu::Gpu;
-use omnimini::{LoadOptions, Model, Options, wgpu};
+use omnimini::{LoadOptions, Model, Options, Part, wgpu};
 
 /// What a program does that draws: here without a window.
 async fn device() -> Result<(wgpu::Device, wgpu::Queue), Box<dyn std::error::Error>> {
@@ -36,8 +36,10 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut session = model.session()?;
     let mut answer = session.ask(&question, &Options::default())?;
     while let Some(delta) = answer.next_delta().await? {
-        write!(std::io::stdout(), "{}", delta.text)?;
-        std::io::stdout().flush()?;
+        if delta.part == Part::Content {
+            write!(std::io::stdout(), "{}", delta.text)?;
+            std::io::stdout().flush()?;
+        }
     }
     Ok(())
 }

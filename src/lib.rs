@@ -37,3 +37,4 @@ pub use wgpu;
 pub use engine::{LoadOptions, Sampling};
 pub use error::{Error, Result};
 pub use session::{EmbedOptions, Embedding, Model, Options, Session};
+pub use text::Part;

@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
                 Entry::Occupied(_) => {
                     return Err(FileProblem::Duplicate {
                         what: "metadata key",
-                        name: shown(&key),
+                        name: shown(key),
                     });
                 }
             };
@@ -266,7 +266,7 @@ impl<'a> Reader<'a> {
     fn arrays(&mut self, key: &str, count: u64, depth: usize) -> Result<Vec<Array>> {
         if depth == MAX_DEPTH {
             return Err(FileProblem::Nesting {
-                key: shown(&key),
+                key: shown(key),
                 limit: MAX_DEPTH,
             });
         }
@@ -305,7 +305,7 @@ impl<'a> Reader<'a> {
                 Ok(string) => strings.push(string),
                 Err(_) => {
                     return Err(FileProblem::Text {
-                        what: format!("string {i} of `{}`", shown(&key)),
+                        what: format!("string {i} of `{}`", shown(key)),
                     });
                 }
             }
@@ -317,7 +317,7 @@ impl<'a> Reader<'a> {
     fn tensor(&mut self, file: usize, alignment: u64) -> Result<TensorInfo> {
         let what = "the list of tensors";
         let name = self.string("a tensor's name", MAX_NAME)?;
-        let tensor = || shown(&name);
+        let tensor = || shown(name);
         let dims = self.u32(what)?;
         if dims > MAX_DIMS {
             return Err(FileProblem::Dimensions {
@@ -384,7 +384,7 @@ fn boolean(key: &str, byte: u8) -> Result<bool> {
         0 => Ok(false),
         1 => Ok(true),
         value => Err(FileProblem::Boolean {
-            key: shown(&key),
+            key: shown(key),
             value,
         }),
     }
@@ -392,7 +392,7 @@ fn boolean(key: &str, byte: u8) -> Result<bool> {
 
 fn unknown_type(key: &str, id: u32) -> FileProblem {
     FileProblem::ValueType {
-        key: shown(&key),
+        key: shown(key),
         id,
     }
 }

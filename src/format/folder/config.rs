@@ -222,7 +222,7 @@ pub(super) fn metadata(family: &'static Family, json: &Json) -> Result<BTreeMap<
     {
         return Err(Error::Config {
             key: "hidden_act".into(),
-            value: format!("`{}`", shown(&act)),
+            value: format!("`{}`", shown(act)),
             want,
         });
     }

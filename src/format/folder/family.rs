@@ -199,7 +199,7 @@ pub(super) fn find(config: &Json) -> Result<&'static Family> {
     let name = name.unwrap_or("nothing");
     let family = FAMILIES.iter().find(|f| f.model_type == name);
     family.ok_or_else(|| Error::Architecture {
-        name: shown(&name),
+        name: shown(name),
         known: FAMILIES
             .iter()
             .map(|f| f.model_type)

@@ -138,7 +138,7 @@ fn heads(name: &str, files: &Files) -> Result<(Vec<Source>, Raws)> {
         shards.dedup();
         let count = shards.len() as u64;
         if let Some(missing) = shards.iter().find(|s| !files.contains_key(*s)) {
-            let name = shown(&missing);
+            let name = shown(missing);
             let missing = FileProblem::MissingFile { name, count };
             return Err(problem(source.name(), missing));
         }
@@ -169,7 +169,7 @@ fn heads(name: &str, files: &Files) -> Result<(Vec<Source>, Raws)> {
         }
     }
     if let Some((tensor, shard)) = owners.iter().find(|(t, _)| !raws.contains_key(*t)) {
-        let reason = format!("the index says that it holds `{}`", shown(&tensor));
+        let reason = format!("the index says that it holds `{}`", shown(tensor));
         let shard = files.get(shard).map_or(name, Source::name);
         return Err(problem(shard, FileProblem::Safetensors { reason }));
     }

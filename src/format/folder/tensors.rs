@@ -133,7 +133,7 @@ pub(super) fn translate(
         let short = short.unwrap_or(name);
         if let Some((layer, part)) = layer(short) {
             if layer >= layers {
-                let name = shown(&name);
+                let name = shown(name);
                 let reason = format!(
                     "tensor `{name}` is of layer {layer}, and `num_hidden_layers` is {layers}"
                 );
@@ -175,7 +175,7 @@ pub(super) fn translate(
 
 fn unknown(name: &str) {
     if !IDLE.iter().any(|idle| name.contains(idle)) {
-        let name = shown(&name);
+        let name = shown(name);
         log::warn!("tensor `{name}` has no place in this architecture and is not used");
     }
 }
@@ -201,7 +201,7 @@ impl Maker<'_> {
     fn table(&self, from: &str, raw: &Raw) -> Result<()> {
         match (self.config.vocabulary(), raw.shape.first()) {
             (Some(want), Some(rows)) if want != *rows => {
-                let name = shown(&from);
+                let name = shown(from);
                 let reason = format!("tensor `{name}` has {rows} rows, and `vocab_size` is {want}");
                 Err(problem(self.folder, FileProblem::Safetensors { reason }))
             }
@@ -357,7 +357,7 @@ impl Maker<'_> {
         if fits {
             return Ok(turned);
         }
-        let name = shown(&from);
+        let name = shown(from);
         let reason = format!(
             "tensor `{name}` is {:?}, which no experts of `hidden_size` {width} are",
             raw.shape
@@ -414,7 +414,7 @@ impl Maker<'_> {
             Some((scales.clone(), square))
         });
         let Some((scales, square)) = found.filter(|_| cols.is_multiple_of(32)) else {
-            let name = shown(&from);
+            let name = shown(from);
             let reason = format!("tensor `{name}` is FP8 without scales that fit it");
             return Err(problem(self.folder, FileProblem::Safetensors { reason }));
         };
@@ -518,7 +518,7 @@ impl Maker<'_> {
     /// The type of a raw tensor, where we can keep it.
     fn dtype(&self, name: &str, raw: &Raw) -> Result<DType> {
         plain(raw.dtype).ok_or_else(|| {
-            let name = shown(&name);
+            let name = shown(name);
             let reason = format!("tensor `{name}` is {:?}, which is not read", raw.dtype);
             problem(self.folder, FileProblem::Safetensors { reason })
         })
