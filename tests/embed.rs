@@ -436,17 +436,23 @@ fn all_minilm_is_its_makers() {
     }
     let software = common::gpu().caps.kind == DeviceKind::Cpu;
     for (way, options, limit) in ways {
-        // A GPU's kernels are slow on a software driver: the long text, which is the last, is left out.
-        let count = texts.len() - usize::from(software && way == "f16");
+        // A GPU's kernels are slow on a software driver: the long texts, which are the last, are left out.
+        let count = texts.len() - 2 * usize::from(software && way == "f16");
         let texts = &texts[..count];
         let model = block_on(Model::open(&checkpoint, &options, &mut |_, _| {})).unwrap();
-        assert_eq!(model.engine().longest_text(), 512);
-        let made = model.embed(texts, &EmbedOptions::default()).unwrap();
+        // The last text is too long, as its makers have it, though there are positions for 512 tokens.
+        assert_eq!(model.engine().longest_text(), 256);
+        let cut = EmbedOptions {
+            truncate: true,
+            ..EmbedOptions::default()
+        };
+        let made = model.embed(texts, &cut).unwrap();
         let mut worst = 0f64;
         for (row, made) in rows.iter().zip(&made) {
             let text = row["text"].as_str().unwrap();
             let want: Vec<f32> = serde_json::from_value(row["vector"].clone()).unwrap();
             let tokens = model.tokenizer().encode_text(text, Specials::AsText);
+            let tokens = model.tokenizer().truncate(tokens, 256);
             assert_eq!(tokens, ids(&row["ids"]), "{text:?}");
             worst = worst.max(error(&made.vector, &want));
         }

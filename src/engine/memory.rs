@@ -171,7 +171,7 @@ impl Outline {
 /// The context that options come to for a model.
 fn context(model: &Description, options: &LoadOptions) -> usize {
     let context = options.context;
-    let context = context.unwrap_or(DEFAULT_CONTEXT.min(model.config.context));
+    let context = context.unwrap_or(DEFAULT_CONTEXT.min(model.config.longest_text));
     context.max(1)
 }
 

@@ -42,8 +42,8 @@ pub use sampling::Sampling;
 pub struct LoadOptions {
     /// Which adapter, and how.
     pub device: DeviceOptions,
-    /// Tokens of context that the cache may hold for one sequence; 4096 or the model's own, whichever
-    /// is smaller, when `None`. Memory is taken as it fills.
+    /// Tokens of context that the cache may hold for one sequence; when `None`, 4096, the model's own
+    /// or the longest text that its makers give it, whichever is smallest. Memory is taken as it fills.
     pub context: Option<usize>,
     /// Lets the context be longer than the model was made for: to measure, not to talk.
     pub stretch: bool,

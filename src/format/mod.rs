@@ -22,6 +22,10 @@ use std::ops::Range;
 #[cfg(not(target_arch = "wasm32"))]
 use std::path::{Path, PathBuf};
 
+/// Key, behind the architecture's name, of the longest text that an embedding model is given. Ours: GGUF has
+/// none.
+pub(crate) const LONGEST_TEXT: &str = "longest_text";
+
 /// A model's file or files, indexed: metadata by key, tensors by name.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {

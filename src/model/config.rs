@@ -67,6 +67,8 @@ pub struct Config {
     pub causal: bool,
     /// How its makers make one vector of a text, where they say.
     pub pooling: Option<Pooling>,
+    /// Tokens of the longest text that its makers give it: the context, where they say nothing else.
+    pub longest_text: usize,
 }
 
 /// How the vectors of a text's tokens become one.
@@ -300,6 +302,9 @@ impl Config {
                 .meta
                 .find(&keys.key("pooling_type"))?
                 .and_then(Pooling::of_number),
+            longest_text: keys
+                .size_or(crate::format::LONGEST_TEXT, 1 << 30, context)?
+                .min(context),
         };
         config.check()?;
         Ok(config)

@@ -241,6 +241,23 @@ fn numbers_that_make_no_model_are_named() {
     }
 }
 
+#[test]
+fn the_longest_text_is_a_number_of_tokens() {
+    let mut files = family("qwen3");
+    let mut given = |value: Json| {
+        let file = json!({ "max_seq_length": value }).to_string();
+        files.insert("sentence_bert_config.json".into(), file.into_bytes());
+        outcome(&files)
+    };
+    for right in [json!(256), json!(null)] {
+        given(right).unwrap();
+    }
+    for wrong in [json!(0), json!(-1), json!("256"), json!(u64::MAX)] {
+        let sentence = given(wrong.clone()).unwrap_err().to_string();
+        assert!(sentence.contains("max_seq_length"), "{wrong}: {sentence}");
+    }
+}
+
 /// Numbers that someone may have thought of.
 fn odd_number() -> impl Strategy<Value = Json> {
     prop_oneof![

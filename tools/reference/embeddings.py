@@ -17,7 +17,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 PACKAGES = ["torch", "transformers", "tokenizers"]
-# Those that mean the same stand beside each other; then odd ones, and one of many tokens.
+LONG = "The river rose after three days of rain, and the ferry could not cross. "
+# Those that mean the same stand beside each other; then odd ones, one of many tokens, and one of too many.
 TEXTS = [
     "A cat is sleeping on the sofa.",
     "The kitten naps on the couch.",
@@ -30,7 +31,8 @@ TEXTS = [
     "",
     "naïve café — 日本語 😀 [SEP]",
     "x",
-    "The river rose after three days of rain, and the ferry could not cross. " * 12,
+    LONG * 12,
+    LONG * 20,
 ]
 
 
@@ -38,10 +40,12 @@ def main(folder, out):
     """Writes the vectors of TEXTS."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    # A longer text is cut, its end marker kept.
+    longest = json.loads((Path(folder) / "sentence_bert_config.json").read_text())["max_seq_length"]
     rows = []
     for text in TEXTS:
         # A marker in a text is text.
-        ids = tokenizer(text, split_special_tokens=True, truncation=False)["input_ids"]
+        ids = tokenizer(text, split_special_tokens=True, truncation=True, max_length=longest)["input_ids"]
         with torch.inference_mode():
             states = model(torch.tensor([ids])).last_hidden_state[0]
         vector = torch.nn.functional.normalize(states.mean(dim=0), dim=0)

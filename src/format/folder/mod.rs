@@ -104,6 +104,10 @@ pub(super) fn read(name: &str, files: &Files) -> Result<Folder> {
         let key = format!("{}.pooling_type", family.arch);
         meta.insert(key, super::Value::U32(number));
     }
+    if let Some(tokens) = pooling::longest(files)? {
+        let key = format!("{}.{}", family.arch, super::LONGEST_TEXT);
+        meta.insert(key, super::Value::U32(tokens));
+    }
     let (tensors, recipes) = tensors::translate(family, &config, &raws, name)?;
     Ok(Folder {
         meta: Metadata(meta),

@@ -1,10 +1,10 @@
 //! How a text's vector is made, as the folders of embedding models say it: `modules.json` lists what
-//! comes after the model.
+//! comes after the model, and `sentence_bert_config.json` says how long a text may be.
 
 use serde_json::Value as Json;
 
 use super::{Files, json};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// Flags of a pooling's `config.json`, its newer name for the same, and GGUF's number.
 const KINDS: [(&str, &str, u32); 3] = [
@@ -55,4 +55,27 @@ pub(super) fn read(files: &Files) -> Result<Option<u32>> {
         }
     }
     Ok(number)
+}
+
+/// Tokens of the longest text that the model is given by its makers' code, where the folder says so. Of
+/// all-MiniLM-L6-v2 these are 256, where it has positions for 512.
+///
+/// # Errors
+/// [`Error::Config`] where that is no number.
+pub(super) fn longest(files: &Files) -> Result<Option<u32>> {
+    let Some(file) = files.get("sentence_bert_config.json") else {
+        return Ok(None);
+    };
+    let found = json(file)?;
+    let value = found.get("max_seq_length").filter(|v| !v.is_null());
+    let Some(value) = value else { return Ok(None) };
+    let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+    number
+        .filter(|n| *n > 0)
+        .map(Some)
+        .ok_or_else(|| Error::Config {
+            key: "max_seq_length".into(),
+            value: shown(value.to_string()),
+            want: "a number of tokens",
+        })
 }
