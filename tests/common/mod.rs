@@ -36,10 +36,7 @@ pub fn options() -> DeviceOptions {
 /// The longest text that a test takes: what a software driver computes in a minute, or what
 /// `OMNIMINI_LONGEST` says.
 pub fn longest(usual: usize) -> usize {
-    std::env::var("OMNIMINI_LONGEST")
-        .ok()
-        .and_then(|l| l.parse().ok())
-        .unwrap_or(usual)
+    std::env::var("OMNIMINI_LONGEST").map_or(usual, |l| l.parse().unwrap())
 }
 
 /// The file of a model: in the folder that `OMNIMINI_TEST_MODELS` names, as `NAME.gguf`, or in the
